@@ -1,0 +1,1 @@
+"""The loop: one attempt at a turn as an async generator; it knows no SQL and no HTTP."""

@@ -1,0 +1,136 @@
+"""The tool calls of one step: run side by side, each told as it ends, answered together in request order."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from app import clock
+from app.agent import transcript
+from app.agent.emissions import Emission, Record, Tell
+from app.agent.transcript import UNKNOWN_OUTCOME, Call
+from app.journal.types import Event, ToolExecutionCompleted, ToolExecutionStarted, ToolExecutionTimedOut
+from app.messages import Message, ToolResult
+from app.tools.base import Tool, ToolError
+from app.tools.registry import Registry
+
+MOST_AT_ONCE = 8
+MOST_RESULT_BYTES = 256 * 1024
+
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, "Outcome"]], "asyncio.Task[Outcome]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one execution ended."""
+
+    content: str
+    is_error: bool
+    duration_ms: int
+    is_timeout: bool = False
+
+
+class Calls:
+    """Carries out the open calls of one step; afterwards `message` holds the results.
+
+    Args:
+        spawn: starts a task that outlives this generator if it must: a tool that will not stop is left behind.
+        timeout_seconds: longest run of one call.
+    """
+
+    def __init__(self, calls: Sequence[Call], tools: Registry, spawn: Spawn, *, timeout_seconds: float) -> None:
+        self._calls = calls
+        self._tools = tools
+        self._spawn = spawn
+        self._timeout_seconds = timeout_seconds
+        self._running: dict[asyncio.Task[Outcome], Call] = {}
+        self.message = Message("tool", ())
+
+    async def run(self) -> AsyncGenerator[Emission, None]:
+        """Run what can be run, and yield what happens; the results are recorded last, in one message."""
+        waiting: list[tuple[Call, Tool]] = []
+        for call in self._calls:
+            refusal = self._refusal(call)
+            if refusal is not None:
+                yield Tell([self._conclude(call, Outcome(refusal, is_error=True, duration_ms=0))])
+            elif call.result is None:
+                tool = self._tools.find(call.name)
+                assert tool is not None
+                waiting.append((call, tool))
+        try:
+            while waiting or self._running:
+                free = MOST_AT_ONCE - len(self._running)
+                starting, waiting = waiting[:free], waiting[free:]
+                if starting:
+                    yield Record([ToolExecutionStarted(call.id, call.name) for call, _ in starting])
+                    self._start(starting)
+                for events in await self._ended():
+                    yield Tell(events)
+        finally:
+            for task in self._running:
+                task.cancel()
+        told, self.message = transcript.results(self._calls)
+        yield Record(told, [self.message])
+
+    def _refusal(self, call: Call) -> str | None:
+        """Say why a call is not run at all; None where it is, or has been."""
+        if call.result is not None:
+            return None
+        tool = self._tools.find(call.name)
+        if tool is None:
+            known = ", ".join(self._tools.names()) or "none"
+            return f"There is no tool {call.name!r}. The tools are: {known}."
+        if call.is_started and not tool.is_idempotent:
+            return UNKNOWN_OUTCOME
+        if not isinstance(call.args, dict):
+            return "The arguments are not a JSON object. Send the call again with valid JSON."
+        fault = self._tools.fault(tool, call.args)
+        return fault and f"The arguments do not match the tool's schema: {fault}."
+
+    def _start(self, starting: Sequence[tuple[Call, Tool]]) -> None:
+        for call, tool in starting:
+            self._running[self._spawn(_execute(tool, call.args, self._timeout_seconds))] = call
+
+    async def _ended(self) -> list[list[Event]]:
+        """Wait for the next executions to end, and conclude them."""
+        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        ended: list[list[Event]] = []
+        for task in done:
+            call, outcome = self._running.pop(task), task.result()
+            events: list[Event] = [self._conclude(call, outcome)]
+            if outcome.is_timeout:
+                events.insert(0, ToolExecutionTimedOut(call.id, call.name, round(self._timeout_seconds * 1000)))
+            ended.append(events)
+        return ended
+
+    def _conclude(self, call: Call, outcome: Outcome) -> Event:
+        call.result = ToolResult(call.id, outcome.content, outcome.is_error)
+        return ToolExecutionCompleted(call.id, call.name, outcome.content, outcome.is_error, outcome.duration_ms)
+
+
+async def _execute(tool: Tool, args: dict[str, Any], timeout_seconds: float) -> Outcome:
+    began = clock.monotonic()
+
+    def outcome(content: str, *, is_error: bool, is_timeout: bool = False) -> Outcome:
+        return Outcome(_capped(content), is_error, round((clock.monotonic() - began) * 1000), is_timeout)
+
+    limit = asyncio.timeout(timeout_seconds)
+    try:
+        async with limit:
+            return outcome(await tool.run(args), is_error=False)
+    except ToolError as error:
+        return outcome(str(error), is_error=True)
+    except TimeoutError as error:
+        if not limit.expired():
+            return outcome(f"The tool failed: {type(error).__name__}.", is_error=True)
+        return outcome(f"The tool took longer than {timeout_seconds:g} s.", is_error=True, is_timeout=True)
+    except Exception as error:  # noqa: BLE001 - whatever a tool does, its call gets one result and the turn goes on
+        return outcome(f"The tool failed: {type(error).__name__}.", is_error=True)
+
+
+def _capped(content: str) -> str:
+    """Make a result fit to be stored and sent: no lone surrogates, at most 256 KiB, said so where it was cut."""
+    data = content.encode("utf-8", "replace")
+    if len(data) <= MOST_RESULT_BYTES:
+        return data.decode()
+    return data[:MOST_RESULT_BYTES].decode(errors="ignore") + f"\n[cut: {len(data)} bytes in all]"

@@ -1,0 +1,189 @@
+"""One step: a model call, tried again where that is safe, and the answer put together from its chunks."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from app import clock, ids, telemetry
+from app.agent.emissions import Discard, Emission, Say, Tell
+from app.errors import ProviderError
+from app.journal.types import ReasoningDelta, Retrying, StepStarted, TextDelta, ToolCallDelta
+from app.messages import Block, Message, Reasoning, Text, ToolUse
+from app.providers.base import Finish, ModelChunk, ModelRequest, Provider, ReasoningChunk, TextChunk, ToolCallChunk
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how patiently a model call is tried again.
+
+    Args:
+        max_attempts: tries in all.
+        first_delay_seconds: before the second try; doubles with each, with jitter of up to a half.
+        longest_delay_seconds: most, also of what a vendor asks for.
+    """
+
+    max_attempts: int = 4
+    first_delay_seconds: float = 0.5
+    longest_delay_seconds: float = 60.0
+
+    def delay(self, attempt: int, error: ProviderError) -> float:
+        """Return the seconds to wait after a try that failed."""
+        own = self.first_delay_seconds * 2 ** (attempt - 1) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter
+        return float(min(max(own, error.retry_after_seconds or 0.0), self.longest_delay_seconds))
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str
+    name: str
+    args: list[str] = field(default_factory=list)
+
+    def block(self) -> ToolUse:
+        return ToolUse(self.id, self.name, _parsed("".join(self.args)))
+
+
+@dataclass(slots=True)
+class _Answer:
+    """An answer on its way."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: dict[int, _Call] = field(default_factory=dict)
+    finish: Finish | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        return bool(self.text or self.reasoning or self.calls)
+
+
+class Step:
+    """One model call. Run it to its end, then read `text`, `reasoning`, `message` and `finish`.
+
+    Args:
+        number: from 1 in its turn.
+        taken_ids: tool use ids of the transcript so far; the step's own are made different from them.
+    """
+
+    def __init__(self, provider: Provider, name: str, request: ModelRequest, *, number: int, taken_ids: Sequence[str]) -> None:
+        self._provider = provider
+        self._name = name
+        self._request = request
+        self._taken_ids = set(taken_ids)
+        self.number = number
+        self._answer = _Answer()
+
+    async def run(self, policy: RetryPolicy) -> AsyncGenerator[Emission, None]:
+        """Ask the model, and yield what it says as it says it.
+
+        Raises:
+            ProviderError: it failed in a way that no further try can mend, or in all of them.
+        """
+        yield Tell([StepStarted(self.number)])
+        for attempt in range(1, policy.max_attempts + 1):
+            try:
+                async with aclosing(self._ask()) as emissions:
+                    async for emission in emissions:
+                        yield emission
+            except ProviderError as error:
+                if not error.is_retryable or attempt == policy.max_attempts:
+                    raise
+                delay, reason = policy.delay(attempt, error), error.reason
+            else:
+                return
+            yield Tell([Retrying(attempt, policy.max_attempts, reason, round(delay * 1000))])
+            was_begun, self._answer = self._answer.is_begun, _Answer()
+            if was_begun:
+                yield Discard(self.number, reason)
+            await asyncio.sleep(delay)
+            if was_begun:
+                yield Tell([StepStarted(self.number)])
+
+    @property
+    def finish(self) -> Finish:
+        """How the answer ended."""
+        finish = self._answer.finish
+        if finish is None:
+            raise ProviderError("PROVIDER_PROTOCOL", "The provider's answer has no end.")
+        return finish
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(self._answer.text)
+
+    @property
+    def reasoning(self) -> str:
+        """The whole reasoning."""
+        return "".join(self._answer.reasoning)
+
+    @property
+    def message(self) -> Message | None:
+        """The answer as the transcript has it; None where the model said nothing and asked for nothing."""
+        blocks: list[Block] = []
+        if self.text:
+            blocks.append(Text(self.text))
+        blocks.extend(call.block() for call in self._answer.calls.values())
+        if not blocks:
+            return None
+        if self.reasoning:
+            blocks.insert(0, Reasoning(self.reasoning))
+        return Message("assistant", tuple(blocks), self.finish.stop_reason)
+
+    async def _ask(self) -> AsyncGenerator[Emission, None]:
+        began = clock.monotonic()
+        outcome = "error"
+        is_first = True
+        try:
+            async with aclosing(self._provider.stream(self._request)) as chunks:
+                async for chunk in chunks:
+                    if is_first:
+                        telemetry.FIRST_TOKEN_SECONDS.labels(self._name).observe(clock.monotonic() - began)
+                        is_first = False
+                    emission = self._take(chunk)
+                    if emission is not None:
+                        yield emission
+            outcome = "ok"
+        finally:
+            telemetry.CALL_SECONDS.labels(self._name, outcome).observe(clock.monotonic() - began)
+
+    def _take(self, chunk: ModelChunk) -> Emission | None:
+        answer = self._answer
+        match chunk:
+            case TextChunk(text):
+                answer.text.append(text)
+                return Say(TextDelta(self.number, text), text)
+            case ReasoningChunk(text):
+                answer.reasoning.append(text)
+                return Say(ReasoningDelta(self.number, text), text)
+            case ToolCallChunk():
+                return self._take_call(chunk)
+            case Finish():
+                answer.finish = chunk
+                return None
+
+    def _take_call(self, chunk: ToolCallChunk) -> Emission:
+        calls = self._answer.calls
+        name = None
+        if chunk.index not in calls:
+            name = chunk.name or ""
+            calls[chunk.index] = _Call(self._own_id(chunk.id or ""), name)
+        call = calls[chunk.index]
+        call.args.append(chunk.args_delta)
+        return Say(ToolCallDelta(self.number, call.id, name, chunk.args_delta), chunk.args_delta)
+
+    def _own_id(self, wanted: str) -> str:
+        taken = self._taken_ids | {call.id for call in self._answer.calls.values()}
+        return wanted if wanted and wanted not in taken else f"call_{ids.uuid7().replace('-', '')}"
+
+
+def _parsed(text: str) -> Any:
+    try:
+        args = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return text
+    return args if isinstance(args, dict) else text

@@ -1,0 +1,158 @@
+"""The OpenAPI document: what FastAPI cannot see because bodies, queries and answers here are read and written by hand."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+from app.api import schemas
+from app.journal.types import EVENTS, Event
+
+_REF = "#/components/schemas/{model}"
+_PROBLEMS = {
+    400: "Not strict JSON, or a cursor of the wrong form.",
+    404: "No such session or turn.",
+    409: "The session's state does not allow it.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    422: "A field or parameter is not valid.",
+    501: "This server does not have that capability.",
+    503: "The database cannot be reached; try again.",
+}
+_REQUESTS: tuple[type[BaseModel], ...] = (
+    schemas.CreateSession,
+    schemas.ChangeSession,
+    schemas.StartTurn,
+    schemas.EditTurn,
+    schemas.Interrupt,
+)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the errors that a route can answer."""
+    content = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
+    return {status: {"description": _PROBLEMS[status], "content": content} for status in (*statuses, 503)}
+
+
+def takes(model: type[BaseModel]) -> dict[str, Any]:
+    """Describe a route's body."""
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
+
+
+def query(**parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a route's query: each name with its schema and, under `description`, its meaning."""
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": schema.get("description", ""),
+                "schema": {key: value for key, value in schema.items() if key != "description"},
+            }
+            for name, schema in parameters.items()
+        ]
+    }
+
+
+def stream(description: str) -> dict[str, Any]:
+    """Describe an answer that is a page of events or a stream of them, as the caller accepts."""
+    events = {"$ref": _REF.format(model="Event")}
+    page = {
+        "type": "object",
+        "required": ["events", "next_after", "last_seq"],
+        "properties": {
+            "events": {"type": "array", "items": events},
+            "next_after": {"type": "integer"},
+            "last_seq": {"type": "integer"},
+        },
+    }
+    content = {"text/event-stream": {"schema": {"type": "string"}}, "application/json": {"schema": page}}
+    return {"description": description, "content": content}
+
+
+def install(app: FastAPI) -> None:
+    """Make the app's OpenAPI document complete; it is built at the first request for it."""
+
+    def build() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(
+                get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            )
+        return app.openapi_schema
+
+    app.openapi = build  # type: ignore[method-assign] # FastAPI's documented way to extend it
+
+
+def event_schemas() -> dict[str, Any]:
+    """Return the JSON Schema of every event's envelope, by type."""
+    return {name: _envelope(name, event) for name, event in EVENTS.items()}
+
+
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    components = document.setdefault("components", {}).setdefault("schemas", {})
+    _, requests = models_json_schema([(model, "validation") for model in _REQUESTS], ref_template=_REF)
+    components |= requests.get("$defs", {})
+    events = event_schemas()
+    components |= {_event_name(name): schema for name, schema in events.items()}
+    components["Event"] = {
+        "oneOf": [{"$ref": _REF.format(model=_event_name(name))} for name in events],
+        "discriminator": {
+            "propertyName": "type",
+            "mapping": {name: _REF.format(model=_event_name(name)) for name in events},
+        },
+    }
+    components["Problem"] = schemas.Problem.model_json_schema(ref_template=_REF)
+    return document
+
+
+def _event_name(name: str) -> str:
+    return "Event" + "".join(part.title() for part in name.split("_"))
+
+
+def _envelope(name: str, event: type[Event]) -> dict[str, Any]:
+    own = TypeAdapter(event).json_schema(ref_template=_REF)
+    definitions = own.pop("$defs", {})
+    properties, required = own.get("properties", {}), own.get("required", [])
+    if name == "session_updated":
+        properties, required = {}, []
+    omitted = {"turn_interrupted": {"note"}, "tool_call_delta": {"name"}}.get(name, set())
+    turn_id = {"type": "null"} if event.is_of_session else {"type": "string", "format": "uuid"}
+    return {
+        "type": "object",
+        "description": " ".join((event.__doc__ or "").split()),
+        "required": [
+            "seq",
+            "session_id",
+            "turn_id",
+            "type",
+            "at",
+            "scope_id",
+            *(r for r in required if r not in omitted),
+        ],
+        "properties": {
+            "seq": {"type": "integer", "minimum": 1},
+            "session_id": {"type": "string", "format": "uuid"},
+            "turn_id": turn_id,
+            "type": {"const": name, "type": "string"},
+            "at": {"type": "string", "format": "date-time"},
+            "scope_id": {"type": "string"},
+            **_inlined(properties, definitions),
+        },
+    }
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """Put definitions where they are referred to; events share none with the rest of the document."""
+    if isinstance(schema, dict):
+        name = str(schema.get("$ref", "")).rpartition("/")[2]
+        if name in definitions:
+            return _inlined(definitions[name], definitions)
+        return {key: _inlined(value, definitions) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    return schema

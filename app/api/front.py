@@ -1,0 +1,102 @@
+"""What every request passes first and every answer last: id, head limit, log line, metrics.
+
+Plain ASGI, because Starlette's middleware base would buffer and slow the streams.
+"""
+
+import re
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import clock, ids, telemetry
+from app.api import problems
+from app.errors import HeadersTooLarge, SuricateError
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+
+log = structlog.get_logger()
+
+
+class Front:
+    """The outermost layer of the app."""
+
+    def __init__(self, app: ASGIApp, *, max_header_bytes: int) -> None:
+        self._app = app
+        self._max_header_bytes = max_header_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        visit = _Visit(scope, send)
+        with structlog.contextvars.bound_contextvars(request_id=visit.request_id):
+            try:
+                if _head_bytes(scope) > self._max_header_bytes:
+                    too_large = HeadersTooLarge(f"The request's head is over {self._max_header_bytes} bytes.")
+                    await problems.response(too_large)(scope, receive, visit.send)
+                else:
+                    await self._app(scope, receive, visit.send)
+            except TimeoutError:
+                log.info("reader_cut_off")  # it took nothing for too long; the server closes the connection
+            except Exception:
+                log.exception("request_crashed")
+                if visit.is_answered:
+                    raise
+                mistake = SuricateError("The server made a mistake; it has been logged.")
+                await problems.response(mistake)(scope, receive, visit.send)
+            finally:
+                visit.conclude()
+
+
+class _Visit:
+    """One request on its way."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._began = clock.monotonic()
+        self._status = 0
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        self.request_id = given.decode() if _SANE_ID.match(given) else ids.uuid7()
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the head of an answer has gone out."""
+        return self._status > 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode())]
+            telemetry.REQUEST_SECONDS.labels(self._route).observe(clock.monotonic() - self._began)
+        await self._send(message)
+
+    def conclude(self) -> None:
+        telemetry.REQUESTS.labels(self._scope["method"], self._route, str(self._status)).inc()
+        if self._scope["path"] not in _QUIET:
+            log.info(
+                "request",
+                method=self._scope["method"],
+                route=self._route,
+                status=self._status,
+                ms=round((clock.monotonic() - self._began) * 1000, 1),
+                **_ids(self._scope.get("path_params")),
+            )
+
+    @property
+    def _route(self) -> str:
+        route = self._scope.get("route")
+        return str(getattr(route, "path", "unknown"))
+
+
+def _ids(params: Any) -> dict[str, str]:
+    """The ids in the path that have the form of one; anything else is the caller's text and stays out of the log."""
+    return {name: value for name, value in (params or {}).items() if ids.is_id(str(value))}
+
+
+def _head_bytes(scope: Scope) -> int:
+    headers = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    return headers + len(scope.get("raw_path") or b"") + len(scope["query_string"])

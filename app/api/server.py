@@ -1,0 +1,90 @@
+"""The HTTP server under the app: uvicorn, with our socket, our words for what is no HTTP, and our order of stopping."""
+
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.api import problems
+from app.errors import StartupError
+
+SEND_BUFFER_BYTES = 128 * 1024  # a reader that takes nothing costs no more kernel memory than this
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 75
+GRACE_SECONDS = 3  # for answers under way; streams and waiting requests end at once
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 that answers a broken request with a problem document too."""
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the words are ours
+        """Refuse bytes that are no HTTP request, and close."""
+        document = problems.body("MALFORMED_REQUEST", "This is not an HTTP/1.1 request.")
+        head = (
+            "HTTP/1.1 400 Bad Request\r\n"
+            f"content-type: {problems.MEDIA_TYPE}\r\n"
+            f"content-length: {len(document)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + document)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Serves one app until a signal.
+
+    Args:
+        on_ready: called with the address once requests are answered.
+        on_stop: called when the process is told to stop, before anything closes.
+    """
+
+    def __init__(self, app: ASGIApp, *, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Protocol,
+                loop="uvloop",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self._on_ready = on_ready
+        self._on_stop = on_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the app, then the door."""
+        await super().startup(sockets)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; a second signal stops at once."""
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket.
+
+    Raises:
+        StartupError: the address cannot be had; the message says why.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror}. Set SURICATE_PORT to a free one.") from error
+    return sock

@@ -1,0 +1,77 @@
+"""Routes of the service itself: is it alive, is it ready, what does it measure, what can it do."""
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from app import telemetry
+from app.api import documents
+from app.api.answers import as_json
+from app.api.dependencies import House, Query, Rooms
+from app.errors import CapabilityUnavailable, StoreUnavailable
+
+router = APIRouter(tags=["service"])
+
+DATABASE_SECONDS = 2.0  # a database that takes longer is not ready
+
+
+@router.api_route("/livez", methods=["GET", "HEAD"], summary="Is the process alive")
+async def livez() -> Response:
+    """Answer as long as the event loop turns."""
+    return as_json({"status": "ok"})
+
+
+@router.api_route("/readyz", methods=["GET", "HEAD"], summary="Should traffic come here")
+async def readyz(house: Rooms) -> Response:
+    """Tell whether the database answers, leases are renewed and wake-ups arrive; 503 while any does not, or while draining."""
+    checks = dict(house.is_ready()) | {"database": await _database_answers(house)}
+    is_ready = all(checks.values())
+    return as_json({"status": "ok" if is_ready else "unavailable", "checks": checks}, 200 if is_ready else 503)
+
+
+@router.get("/metrics", summary="Metrics for Prometheus")
+async def metrics(house: Rooms) -> Response:
+    """Show this process's metrics in Prometheus' text format."""
+    telemetry.READER_LAG_EVENTS.set(house.journal.subscriptions.lag())
+    telemetry.POOL_IN_USE.set(house.journal.database.pool_in_use)
+    telemetry.POOL_SIZE.set(house.pool_size)
+    return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/capabilities", summary="What this server can do")
+async def capabilities(request: Request, house: Rooms) -> Response:
+    """Tell which providers, tools and ways of asking are on."""
+    Query(request)
+    return as_json({
+        "providers": sorted(house.providers),
+        "default_model": house.default_model,
+        "builtin_tools": list(house.tools.names()),
+        "on_busy": ["reject", "queue"],
+        "interrupt_modes": ["now"],
+        "limits": {"max_body_bytes": house.max_body_bytes, "max_wait_seconds": house.max_wait_seconds},
+    })
+
+
+@router.post("/v1/sessions/{session_id}/fork", responses=documents.problems(501), summary="Not in this version")
+@router.post("/v1/sessions/{session_id}/compact", responses=documents.problems(501), summary="Not in this version")
+@router.get("/v1/sessions/{session_id}/export", responses=documents.problems(501), summary="Not in this version")
+@router.post("/v1/sessions/{session_id}/tool_results", responses=documents.problems(501), summary="Not in this version")
+@router.post(
+    "/v1/sessions/{session_id}/approvals/{tool_call_id}",
+    responses=documents.problems(501),
+    summary="Not in this version",
+)
+@router.get("/v1/models", responses=documents.problems(501), summary="Not in this version")
+async def not_yet(request: Request) -> Response:
+    """Refuse a route of the contract whose feature this version does not have."""
+    raise CapabilityUnavailable(f"This server does not have {request.scope['route'].path} yet.")
+
+
+async def _database_answers(house: House) -> bool:
+    try:
+        async with asyncio.timeout(DATABASE_SECONDS), house.journal.database.connection() as db:
+            return bool(await db.fetchval("SELECT true"))
+    except (StoreUnavailable, TimeoutError):
+        return False

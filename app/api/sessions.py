@@ -1,0 +1,254 @@
+"""Routes of sessions: create, read, list, change, archive, erase, and their messages."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from app import catalog, idempotency, sessions
+from app.api import answers, documents, schemas
+from app.api.answers import Accepted, as_json
+from app.api.dependencies import House, Query, Rooms, body, keyed, manner
+from app.errors import InvalidRequest
+from app.journal.journal import Transaction
+from app.sessions import Options, Session
+from app.turns import desk, turn
+from app.turns.desk import NewTurn
+
+router = APIRouter(tags=["sessions"])
+
+_OPTIONS = ("model", "provider", "system_prompt", "max_tokens", "provider_params", "tools")
+_LIST = documents.query(
+    limit={"type": "integer", "minimum": 0, "maximum": 200, "default": 50},
+    cursor={"type": "string", "description": "`next_cursor` of the page before."},
+    offset={"type": "integer", "minimum": 0, "description": "For small lists; prefer `cursor`."},
+    order={"type": "string", "enum": ["-updated_at", "-created_at"], "default": "-updated_at"},
+    label={"type": "array", "items": {"type": "string"}, "description": "`key:value`; may repeat, all must match."},
+    status={"type": "string", "enum": ["idle", "running", "waiting", "archived"]},
+    archived={"type": "string", "enum": ["false", "true", "any"], "default": "false"},
+    q={"type": "string", "description": "Part of the title."},
+)
+
+
+@router.post(
+    "/v1/sessions",
+    status_code=201,
+    responses={201: {"model": schemas.Created}, **documents.problems(400, 409, 413, 415, 422, 501)},
+    openapi_extra=documents.takes(schemas.CreateSession),
+    summary="Open a session, and run its first turn",
+)
+async def create(
+    request: Request, house: Rooms, asked: Annotated[schemas.CreateSession, Depends(body(schemas.CreateSession))]
+) -> Response:
+    """Open a session; with a prompt its first turn runs, answered in the way that is asked for (`Prefer`, `Accept`)."""
+    how, key = manner(request), keyed(request, asked)
+    options = _options(house, asked)
+    async with house.journal.transaction() as tx:
+        kept = await idempotency.begin(tx, key)
+        if kept is None:
+            session_id, turn_id = await _create(tx, house, asked, options)
+            await idempotency.keep(tx, key, session_id=session_id, turn_id=turn_id)
+        else:
+            session_id, turn_id = kept.session_id, kept.turn_id
+    return await answers.tell(house, Accepted(session_id, turn_id, how, True, kept is not None))
+
+
+@router.get(
+    "/v1/sessions",
+    responses={200: {"model": schemas.SessionPage}, **documents.problems(400, 422)},
+    openapi_extra=_LIST,
+    summary="List sessions",
+)
+async def find(request: Request, house: Rooms) -> Response:
+    """List sessions, the one changed last first."""
+    async with house.journal.database.connection() as db:
+        found, next_cursor = await catalog.find(db, _query(request))
+    return as_json({"sessions": [sessions.summary(session) for session in found], "next_cursor": next_cursor})
+
+
+@router.get(
+    "/v1/sessions/{session_id}",
+    responses={200: {"model": schemas.SessionView}, **documents.problems(404)},
+    summary="Read a session",
+)
+async def get(session_id: str, request: Request, house: Rooms) -> Response:
+    """Read a session; never waits for a running turn."""
+    Query(request)
+    async with house.journal.database.connection() as db:
+        return as_json(sessions.view(await sessions.get(db, session_id)))
+
+
+@router.patch(
+    "/v1/sessions/{session_id}",
+    responses={200: {"model": schemas.SessionView}, **documents.problems(400, 404, 413, 415, 422, 501)},
+    openapi_extra=documents.takes(schemas.ChangeSession),
+    summary="Change a session",
+)
+async def change(
+    session_id: str, house: Rooms, asked: Annotated[schemas.ChangeSession, Depends(body(schemas.ChangeSession))]
+) -> Response:
+    """Change a session by a merge patch; what its model is told takes effect from the next turn."""
+    async with house.journal.transaction() as tx:
+        session = await sessions.lock(tx, session_id)
+        options = _changed_options(house, session, asked)
+        changed = await sessions.update(tx, session, options, _changes(session, options, asked))
+    return as_json(sessions.view(changed))
+
+
+@router.post(
+    "/v1/sessions/{session_id}/archive",
+    responses={200: {"model": schemas.SessionView}, **documents.problems(400, 404, 409, 413, 415, 422)},
+    summary="Archive a session",
+)
+async def archive(
+    session_id: str, request: Request, house: Rooms, asked: Annotated[schemas.Nothing, Depends(body(schemas.Nothing))]
+) -> Response:
+    """Archive a session: its live turn is interrupted, queued ones are cancelled, streams end."""
+
+    async def act(tx: Transaction, session: Session) -> Session:
+        if session.current_turn_id is not None:
+            await desk.end_live(tx, session, await turn.get(tx.db, session.id, session.current_turn_id), "archived")
+            session = await sessions.lock(tx, session.id)
+        await desk.cancel_queued(tx, session)
+        return await sessions.archive(tx, session)
+
+    return await _act(request, house, session_id, asked, act)
+
+
+@router.post(
+    "/v1/sessions/{session_id}/unarchive",
+    responses={200: {"model": schemas.SessionView}, **documents.problems(400, 404, 409, 413, 415, 422)},
+    summary="Let an archived session take turns again",
+)
+async def unarchive(
+    session_id: str, request: Request, house: Rooms, asked: Annotated[schemas.Nothing, Depends(body(schemas.Nothing))]
+) -> Response:
+    """Let an archived session take turns again."""
+    return await _act(request, house, session_id, asked, sessions.unarchive)
+
+
+@router.delete(
+    "/v1/sessions/{session_id}",
+    status_code=204,
+    responses=documents.problems(404),
+    summary="Erase a session",
+)
+async def erase(session_id: str, house: Rooms) -> Response:
+    """Erase everything of a session; a live turn of it stops."""
+    async with house.journal.transaction() as tx:
+        session = await sessions.lock(tx, session_id)
+        await sessions.erase(tx, session)
+        tx.after_commit.append(lambda: house.journal.forget(session.id))
+    return Response(status_code=204)
+
+
+@router.get(
+    "/v1/sessions/{session_id}/messages",
+    responses={200: {"model": schemas.MessagePage}, **documents.problems(400, 404, 422)},
+    openapi_extra=documents.query(
+        after={"type": "integer", "minimum": 0, "description": "Ordinal to read from behind."},
+        limit={"type": "integer", "minimum": 0, "maximum": 200, "default": 50},
+    ),
+    summary="Read a session's messages",
+)
+async def messages(session_id: str, request: Request, house: Rooms) -> Response:
+    """Read the whole history, oldest first."""
+    query = Query(request, "after", "limit")
+    after, limit = query.cursor("after"), query.integer("limit", 50, most=200)
+    async with house.journal.database.connection() as db:
+        session = await sessions.get(db, session_id)
+        found = await sessions.messages(db, session.id, after=min(after, 2**31 - 1), limit=limit)
+    return as_json({"messages": found, "next_after": found[-1]["ordinal"] if found else after})
+
+
+async def _create(tx: Transaction, house: House, asked: schemas.CreateSession, options: Options) -> tuple[str, str | None]:
+    kept_prompt = schemas.kept_blocks(asked.prompt) if asked.is_deferred and asked.prompt is not None else None
+    session = await sessions.create(tx, options, title=asked.title, labels=asked.labels or {}, kept_prompt=kept_prompt)
+    if asked.is_deferred or asked.prompt is None:
+        return session.id, None
+    return session.id, await desk.start(tx, session, NewTurn(schemas.prompt_text(asked.prompt), {}), house.claimant)
+
+
+async def _act(request: Request, house: House, session_id: str, asked: schemas.Nothing, act: Any) -> Response:
+    """Do one act on a session, once for each idempotency key, and answer with its view."""
+    key = keyed(request, asked)
+    async with house.journal.transaction() as tx:
+        kept = await idempotency.begin(tx, key)
+        if kept is not None:
+            return as_json(kept.response, headers={"Idempotency-Replayed": "true"})
+        view = sessions.view(await act(tx, await sessions.lock(tx, session_id)))
+        await idempotency.keep(tx, key, session_id=session_id, response=view)
+    return as_json(view)
+
+
+def _options(house: House, asked: schemas.CreateSession) -> Options:
+    model = asked.model or house.default_model
+    provider = house.providers.choose(model, asked.provider)
+    params = asked.provider_params or {}
+    house.providers.check_params(provider, params)
+    builtins = asked.tools.builtins if asked.tools else None
+    return Options(model, provider, asked.system_prompt, asked.max_tokens, params, builtins)
+
+
+def _changed_options(house: House, session: Session, asked: schemas.ChangeSession) -> Options:
+    given = asked.model_dump(include=asked.model_fields_set & {"system_prompt", "max_tokens"})
+    options = replace(session.options, **given)
+    if "tools" in asked.model_fields_set:
+        options = replace(options, builtins=asked.tools.builtins if asked.tools else None)
+    if "provider_params" in asked.model_fields_set:
+        options = replace(options, provider_params=_merged(options.provider_params, asked.provider_params))
+    if asked.model_fields_set & {"model", "provider"}:
+        model = asked.model or (house.default_model if "model" in asked.model_fields_set else options.model)
+        options = replace(options, model=model, provider=_changed_provider(house, options, model, asked))
+    if options != session.options:
+        house.providers.check_params(options.provider, options.provider_params)
+    return options
+
+
+def _changed_provider(house: House, options: Options, model: str, asked: schemas.ChangeSession) -> str:
+    """A gateway serves models of any name, so a session that uses one stays there unless told otherwise."""
+    stays = "provider" not in asked.model_fields_set and options.provider == "openai_compatible"
+    return house.providers.choose(model, options.provider if stays else asked.provider)
+
+
+def _changes(session: Session, options: Options, asked: schemas.ChangeSession) -> dict[str, Any]:
+    """What a patch really changes, in the wire's words."""
+    before = asdict(session.options) | {"title": session.title, "labels": dict(session.labels)}
+    after = asdict(options) | {"title": session.title, "labels": dict(session.labels)}
+    if "title" in asked.model_fields_set:
+        after["title"] = asked.title
+    if "labels" in asked.model_fields_set:
+        after["labels"] = _merged(session.labels, asked.labels)
+    before["tools"], after["tools"] = ({"builtins": side.pop("builtins")} for side in (before, after))
+    return {name: value for name, value in after.items() if value != before[name]}
+
+
+def _merged(old: Mapping[str, Any], patch: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Apply a merge patch to a flat object; None removes it whole."""
+    if patch is None:
+        return {}
+    return {name: value for name, value in {**old, **patch}.items() if value is not None}
+
+
+def _query(request: Request) -> catalog.Query:
+    names = ("limit", "cursor", "offset", "order", "label", "status", "archived", "q")
+    query = Query(request, *names, repeatable=frozenset({"label"}))
+    order: Any = query.choice("order", "-updated_at", "-created_at") or "-updated_at"
+    status: Any = query.choice("status", "idle", "running", "waiting", "archived")
+    archived: Any = query.choice("archived", "false", "true", "any") or ("any" if status == "archived" else "false")
+    labels = query.texts("label")
+    if not all(":" in label for label in labels):
+        raise InvalidRequest.at("query.label", "A label is key:value.")
+    cursor = query.text("cursor")
+    return catalog.Query(
+        limit=query.integer("limit", 50, most=200),
+        offset=query.integer("offset", 0, most=2**31 - 1),
+        order=order,
+        labels=labels,
+        status=status,
+        archived=archived,
+        text=query.text("q"),
+        after=None if cursor is None else catalog.read_cursor(cursor, order),
+    )

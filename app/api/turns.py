@@ -1,0 +1,162 @@
+"""Routes of turns: start, list, read, edit, cancel, interrupt."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from app import idempotency, sessions
+from app.api import answers, documents, schemas
+from app.api.answers import Accepted, as_json
+from app.api.dependencies import House, Query, Rooms, body, keyed, manner
+from app.errors import SessionNotRunning
+from app.sessions import Session
+from app.turns import desk, turn
+from app.turns.desk import NewTurn
+
+router = APIRouter(tags=["turns"])
+
+
+@router.post(
+    "/v1/sessions/{session_id}/turns",
+    responses={
+        200: {"model": schemas.TurnView},
+        202: {"model": schemas.TurnView, "description": "Accepted and still live."},
+        **documents.problems(400, 404, 409, 413, 415, 422, 501),
+    },
+    openapi_extra=documents.takes(schemas.StartTurn),
+    summary="Start a turn",
+)
+async def start(
+    session_id: str,
+    request: Request,
+    house: Rooms,
+    asked: Annotated[schemas.StartTurn, Depends(body(schemas.StartTurn))],
+) -> Response:
+    """Start a turn, answered in the way that is asked for (`Prefer`, `Accept`); it runs on when the caller leaves."""
+    how, key = manner(request), keyed(request, asked)
+    async with house.journal.transaction() as tx:
+        kept = await idempotency.begin(tx, key)
+        if kept is None:
+            session = await sessions.lock(tx, session_id)
+            turn_id = await desk.start(tx, session, _new_turn(house, session, asked), house.claimant)
+            await idempotency.keep(tx, key, session_id=session.id, turn_id=turn_id)
+        else:
+            turn_id = kept.turn_id or ""
+    return await answers.tell(house, Accepted(session_id, turn_id, how, False, kept is not None))
+
+
+@router.get(
+    "/v1/sessions/{session_id}/turns",
+    responses={200: {"model": schemas.TurnPage}, **documents.problems(400, 404, 422)},
+    openapi_extra=documents.query(
+        status={"type": "string", "enum": list(turn.STATUSES)},
+        limit={"type": "integer", "minimum": 0, "maximum": 200, "default": 50},
+        cursor={"type": "string", "description": "`next_cursor` of the page before."},
+    ),
+    summary="List a session's turns",
+)
+async def find(session_id: str, request: Request, house: Rooms) -> Response:
+    """List a session's turns, oldest first; the cursor is the number of the last one read."""
+    query = Query(request, "status", "limit", "cursor")
+    status: Any = query.choice("status", *turn.STATUSES)
+    limit, after = query.integer("limit", 50, most=200), min(query.cursor("cursor"), 2**31 - 1)
+    async with house.journal.database.connection() as db:
+        session = await sessions.get(db, session_id)
+        found, next_number = await turn.find(db, session.id, status=status, after=after, limit=limit)
+    next_cursor = None if next_number is None else str(next_number)
+    return as_json({"turns": [turn.view(one) for one in found], "next_cursor": next_cursor})
+
+
+@router.get(
+    "/v1/sessions/{session_id}/turns/{turn_id}",
+    responses={200: {"model": schemas.TurnView}, **documents.problems(404)},
+    summary="Read a turn",
+)
+async def get(session_id: str, turn_id: str, request: Request, house: Rooms) -> Response:
+    """Read a turn; never waits for it."""
+    Query(request)
+    async with house.journal.database.connection() as db:
+        session = await sessions.get(db, session_id)
+        return as_json(turn.view(await turn.get(db, session.id, turn_id)))
+
+
+@router.patch(
+    "/v1/sessions/{session_id}/turns/{turn_id}",
+    responses={200: {"model": schemas.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422, 501)},
+    openapi_extra=documents.takes(schemas.EditTurn),
+    summary="Edit a queued turn",
+)
+async def edit(
+    session_id: str, turn_id: str, house: Rooms, asked: Annotated[schemas.EditTurn, Depends(body(schemas.EditTurn))]
+) -> Response:
+    """Give a queued turn another prompt."""
+    async with house.journal.transaction() as tx:
+        session = await sessions.lock(tx, session_id)
+        await desk.edit(tx, session, turn_id, schemas.prompt_text(asked.prompt))
+        return as_json(turn.view(await turn.get(tx.db, session.id, turn_id)))
+
+
+@router.delete(
+    "/v1/sessions/{session_id}/turns/{turn_id}",
+    responses={200: {"model": schemas.TurnView}, **documents.problems(404, 409)},
+    summary="Cancel a queued turn",
+)
+async def cancel(session_id: str, turn_id: str, house: Rooms) -> Response:
+    """Take a queued turn out of the queue."""
+    async with house.journal.transaction() as tx:
+        session = await sessions.lock(tx, session_id)
+        await desk.cancel(tx, session, turn_id)
+        return as_json(turn.view(await turn.get(tx.db, session.id, turn_id)))
+
+
+@router.post(
+    "/v1/sessions/{session_id}/interrupt",
+    responses={200: {"model": schemas.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422, 501)},
+    openapi_extra=documents.takes(schemas.Interrupt),
+    summary="Stop the live turn",
+)
+async def interrupt(
+    session_id: str,
+    request: Request,
+    house: Rooms,
+    asked: Annotated[schemas.Interrupt, Depends(body(schemas.Interrupt))],
+) -> Response:
+    """Stop the live turn now; what it has said is kept. Answers with the ended turn."""
+    key = keyed(request, asked)
+    seen_turn_id = await _live_turn(house, session_id)
+    async with house.journal.transaction() as tx:
+        kept = await idempotency.begin(tx, key)
+        if kept is not None:
+            return as_json(kept.response, headers={"Idempotency-Replayed": "true"})
+        session = await sessions.lock(tx, session_id)
+        seen_turn_id = _to_stop(session, seen_turn_id, asked)
+        await desk.interrupt(tx, session, seen_turn_id, note=asked.reason, claimant=house.claimant)
+        view = turn.view(await turn.get(tx.db, session.id, seen_turn_id))
+        await idempotency.keep(tx, key, session_id=session.id, turn_id=None, response=view)
+    return as_json(view)
+
+
+async def _live_turn(house: House, session_id: str) -> str | None:
+    """Return the turn that is live now, before anything is locked: what this caller means to stop."""
+    async with house.journal.database.connection() as db:
+        return (await sessions.get(db, session_id)).current_turn_id
+
+
+def _to_stop(session: Session, seen_turn_id: str | None, asked: schemas.Interrupt) -> str:
+    wanted = asked.turn_id or seen_turn_id
+    if seen_turn_id is None or wanted != seen_turn_id:
+        raise SessionNotRunning("There is no such live turn to interrupt.", session_id=session.id)
+    return seen_turn_id
+
+
+def _new_turn(house: House, session: Session, asked: schemas.StartTurn) -> NewTurn:
+    overrides: dict[str, Any] = {}
+    if asked.max_tokens is not None:
+        overrides["max_tokens"] = asked.max_tokens
+    if asked.model is not None:
+        is_gateway = session.options.provider == "openai_compatible"
+        provider = house.providers.choose(asked.model, session.options.provider if is_gateway else None)
+        house.providers.check_params(provider, session.options.provider_params)
+        overrides |= {"model": asked.model, "provider": provider}
+    return NewTurn(schemas.prompt_text(asked.prompt), overrides, "queue" if asked.on_busy == "queue" else "reject")

@@ -1,0 +1,1 @@
+"""Postgres: how it is started, reached and laid out."""

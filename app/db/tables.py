@@ -1,0 +1,149 @@
+"""The tables, typed: what migrations make and what a test holds against the database.
+
+The running server speaks SQL through asyncpg and never imports this module (docs/decisions/0002). What clients wrote is kept
+as JSON text: Postgres' `text` and `jsonb` refuse NUL, JSON's escape does not.
+"""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+metadata = MetaData(naming_convention={"ix": "%(table_name)s_%(column_0_N_name)s", "ck": "%(table_name)s_%(constraint_name)s"})
+
+_AT = DateTime(timezone=True)
+_ZERO = text("0")
+_TERMINAL = "('completed', 'failed', 'interrupted', 'cancelled')"
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("realm_id", Text, nullable=False, comment="the tenant; `default` until there are others"),
+    Column("id", Uuid, primary_key=True),
+    Column("created_at", _AT, nullable=False),
+    Column("updated_at", _AT, nullable=False, comment="changes at the edges of turns, never within one"),
+    Column("archived_at", _AT),
+    Column("title", Text, comment="JSON text"),
+    Column("title_search", Text, comment="folded for `q`"),
+    Column("labels", Text, nullable=False, comment="JSON text, as given"),
+    Column("label_terms", ARRAY(Text), nullable=False, comment="JSON text of each `key:value`, for filters"),
+    Column("options", Text, nullable=False, comment="JSON text: model, provider, system prompt, …"),
+    Column("status", Text, nullable=False, comment="idle, running, waiting; archived is `archived_at`"),
+    Column("fence", BigInteger, nullable=False, server_default=_ZERO, comment="grows with each claim and each end"),
+    Column("append_number", BigInteger, nullable=False, server_default=_ZERO, comment="last entry of this fence"),
+    Column("last_seq", BigInteger, nullable=False, server_default=_ZERO),
+    Column("message_count", Integer, nullable=False, server_default=_ZERO),
+    Column("turn_count", Integer, nullable=False, server_default=_ZERO),
+    Column("queued_turns", Integer, nullable=False, server_default=_ZERO),
+    Column("current_turn_id", Uuid),
+    Column("kept_prompt", Text, comment="JSON text of blocks that open the first turn's user message"),
+    Column("is_system_prompt_due", Boolean, nullable=False, server_default=text("false")),
+    Column("last_assistant_text", Text, comment="JSON text"),
+    Column("input_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column("output_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column("cache_creation_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column("cache_read_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    CheckConstraint("status IN ('idle', 'running', 'waiting')", name="status_known"),
+    CheckConstraint("(current_turn_id IS NULL) = (status = 'idle')", name="live_turn_has_status"),
+    CheckConstraint("archived_at IS NULL OR (current_turn_id IS NULL AND queued_turns = 0)", name="archived_is_still"),
+    Index("sessions_by_update", "realm_id", text("(archived_at IS NOT NULL)"), "updated_at", "id"),
+    Index("sessions_by_creation", "realm_id", text("(archived_at IS NOT NULL)"), "created_at", "id"),
+    Index("sessions_by_label", "label_terms", postgresql_using="gin"),
+    postgresql_with={"fillfactor": "50"},
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("session_id", Uuid, nullable=False),
+    Column("id", Uuid, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("prompt", Text, nullable=False, comment="JSON text: a string or blocks"),
+    Column("overrides", Text, nullable=False, comment="JSON text: options that hold for this turn"),
+    Column("fence", BigInteger, nullable=False, server_default=_ZERO, comment="the session's, when it was claimed"),
+    Column("owner", Uuid, comment="the node that holds it"),
+    Column("lease_expires_at", _AT, comment="judged by the database's clock; null while queued"),
+    Column("attempt", Integer, nullable=False, server_default=text("1")),
+    Column("recoveries", Integer, nullable=False, server_default=_ZERO, comment="attempts that ended in a crash"),
+    Column("steps", Integer, nullable=False, server_default=_ZERO),
+    Column("tool_calls", Integer, nullable=False, server_default=_ZERO),
+    Column("text", Text, comment="JSON text"),
+    Column("stop_reason", Text),
+    Column("error", Text, comment="JSON text"),
+    Column("input_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column("output_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column("cache_creation_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column("cache_read_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, comment="null while live"),
+    Column("created_at", _AT, nullable=False),
+    Column("started_at", _AT),
+    Column("ended_at", _AT),
+    PrimaryKeyConstraint("session_id", "id"),
+    UniqueConstraint("session_id", "number", name="turns_session_id_number"),
+    CheckConstraint(
+        f"status IN ('queued', 'running', 'waiting') OR status IN {_TERMINAL}",
+        name="status_known",
+    ),
+    CheckConstraint(f"(ended_at IS NOT NULL) = (status IN {_TERMINAL})", name="ended_has_time"),
+    Index("turns_one_live", "session_id", unique=True, postgresql_where=text("status IN ('running', 'waiting')")),
+    postgresql_with={"fillfactor": "70"},
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("session_id", Uuid, nullable=False),
+    Column("ordinal", Integer, nullable=False, comment="from 1, without gaps"),
+    Column("turn_id", Uuid),
+    Column("role", Text, nullable=False),
+    Column("content", Text, nullable=False, comment="JSON text of blocks"),
+    Column("stop_reason", Text),
+    Column("created_at", _AT, nullable=False),
+    PrimaryKeyConstraint("session_id", "ordinal"),
+    CheckConstraint("role IN ('system', 'user', 'assistant', 'tool')", name="role_known"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("session_id", Uuid, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="from 1, without gaps"),
+    Column("turn_id", Uuid),
+    Column("type", Text, nullable=False),
+    Column("scope_id", Text, nullable=False),
+    Column("at", _AT, nullable=False),
+    Column("payload", Text, nullable=False, comment="the JSON text that is sent, from `session_id` on"),
+    PrimaryKeyConstraint("session_id", "seq"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False, comment="SHA-256 of the canonical body"),
+    Column("session_id", Uuid, comment="whose turn a repeat joins, or whose erasure takes this along"),
+    Column("turn_id", Uuid, comment="the turn that a repeat joins"),
+    Column("response", Text, comment="JSON text of the answer, where no turn is joined"),
+    Column("created_at", _AT, nullable=False),
+    PrimaryKeyConstraint("realm_id", "path", "key"),
+    Index("idempotency_keys_by_age", "created_at"),
+    Index("idempotency_keys_by_session", "session_id"),
+)

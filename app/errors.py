@@ -1,0 +1,192 @@
+"""Everything that can go wrong and that a caller may be told, as one tree.
+
+    SuricateError
+    ├── Refused                 a request was refused; nothing of it was kept
+    │   ├── InvalidRequest  MalformedJson  UnsupportedMediaType  BodyTooLarge  HeadersTooLarge  InvalidCursor
+    │   ├── SessionNotFound  TurnNotFound  RouteNotFound  MethodNotAllowed
+    │   ├── SessionBusy  SessionNotRunning  SessionArchived  TurnNotQueued
+    │   ├── IdempotencyKeyReused  IdempotencyInProgress
+    │   └── CapabilityUnavailable
+    ├── StoreUnavailable        Postgres could not be reached or refused the write
+    ├── StartupError            the process cannot start; the message says what to do
+    ├── Fenced                  another attempt owns the turn now; stop for good
+    └── AgentError              a turn ended `failed`; carries a reason
+        └── ProviderError       a model vendor's fault, translated
+
+The code is stable and public; the HTTP status for it stands in `app/api/problems.py` alone.
+"""
+
+from typing import ClassVar
+
+
+class SuricateError(Exception):
+    """The root: every error that the code raises on purpose."""
+
+    code: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, detail: str, **members: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members = members
+
+
+class Refused(SuricateError):
+    """The request was refused and nothing of it was kept."""
+
+
+class InvalidRequest(Refused):
+    """Well-formed JSON or a query that breaks the schema."""
+
+    code = "INVALID_REQUEST"
+
+    @classmethod
+    def at(cls, loc: str, msg: str) -> "InvalidRequest":
+        """Make the error for one place, in the form that a validation of many places has."""
+        return cls("The request is not valid.", errors=[{"loc": loc, "msg": msg}])
+
+
+class MalformedJson(Refused):
+    """The body is not the strict JSON that this service reads."""
+
+    code = "MALFORMED_JSON"
+
+
+class UnsupportedMediaType(Refused):
+    """The body is not `application/json`."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+
+class BodyTooLarge(Refused):
+    """The body is over the limit."""
+
+    code = "BODY_TOO_LARGE"
+
+
+class HeadersTooLarge(Refused):
+    """The request's head is over the limit."""
+
+    code = "HEADERS_TOO_LARGE"
+
+
+class InvalidCursor(Refused):
+    """A list cursor or an event cursor that is not of the documented form."""
+
+    code = "INVALID_CURSOR"
+
+
+class SessionNotFound(Refused):
+    """No such session: never was, deleted, or another realm's; the three cannot be told apart."""
+
+    code = "SESSION_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("No such session.")
+
+
+class TurnNotFound(Refused):
+    """No such turn in this session."""
+
+    code = "TURN_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("No such turn in this session.")
+
+
+class RouteNotFound(Refused):
+    """No such route."""
+
+    code = "NOT_FOUND"
+
+
+class MethodNotAllowed(Refused):
+    """The route exists, the method does not."""
+
+    code = "METHOD_NOT_ALLOWED"
+
+
+class SessionBusy(Refused):
+    """A turn is live and the caller did not ask to wait behind it."""
+
+    code = "SESSION_BUSY"
+
+
+class SessionNotRunning(Refused):
+    """An interrupt of a session, or of a turn, that is not running."""
+
+    code = "SESSION_NOT_RUNNING"
+
+
+class SessionArchived(Refused):
+    """A turn on an archived session."""
+
+    code = "SESSION_ARCHIVED"
+
+
+class TurnNotQueued(Refused):
+    """Editing or cancelling a turn that is no longer queued."""
+
+    code = "TURN_NOT_QUEUED"
+
+
+class IdempotencyKeyReused(Refused):
+    """The key came before with another body."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class IdempotencyInProgress(Refused):
+    """The first request with this key has not committed yet."""
+
+    code = "IDEMPOTENCY_IN_PROGRESS"
+
+
+class CapabilityUnavailable(Refused):
+    """An option or a route that this server does not have or has switched off."""
+
+    code = "CAPABILITY_UNAVAILABLE"
+
+
+class StoreUnavailable(SuricateError):
+    """Postgres could not be reached or refused the write; whether a commit was kept may be unknown."""
+
+    code = "SESSION_STORE_ERROR"
+
+
+class StartupError(SuricateError):
+    """The process cannot start; the message says what to do about it."""
+
+
+class Fenced(SuricateError):
+    """Another attempt, or the door, owns the turn now: nothing was written, stop for good."""
+
+    def __init__(self) -> None:
+        super().__init__("This attempt no longer owns its turn.")
+
+
+class AgentError(SuricateError):
+    """A turn cannot go on; it ends `failed` with this reason."""
+
+    code = "AGENT_ERROR"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ProviderError(AgentError):
+    """A model vendor's fault in our words.
+
+    Args:
+        reason: one of the contract's reasons, e.g. `PROVIDER_UNAVAILABLE`.
+        message: what happened, without the vendor's raw words or any secret.
+        is_retryable: whether the same call may succeed when made again.
+        retry_after_seconds: how long the vendor asked to wait; None where it did not say.
+    """
+
+    def __init__(
+        self, reason: str, message: str, *, is_retryable: bool = False, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(reason, message)
+        self.is_retryable = is_retryable
+        self.retry_after_seconds = retry_after_seconds

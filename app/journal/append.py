@@ -1,0 +1,171 @@
+"""The one statement that writes events: fences, numbers and inserts for many sessions in one round trip.
+
+Knows nothing of batching or readers. What surprises: rows are locked in id order in a step of their own, since two nodes may
+append to overlapping sets of sessions while a take-over is under way; and the fence is judged on the locked row, not on the
+snapshot.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import orjson
+
+from app import clock
+from app.db.engine import Connection, translated
+from app.journal.entry import Appended, Entry, TurnChange
+from app.journal.types import body
+from app.messages import dump_content
+
+_APPEND = """
+WITH entry AS (
+  SELECT * FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::int[], $7::int[], $8::boolean[],
+                       $9::boolean[])
+    AS e(entry, session_id, fence, number, turn_id, events, messages, ends, may_leave_queue)
+), change AS (
+  SELECT * FROM unnest($10::int[], $11::int[], $12::int[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
+                       $17::text[], $18::text[], $19::text[], $20::text[], $21::text[])
+    AS c(entry, steps, tool_calls, input_tokens, output_tokens, cache_creation_tokens, cache_read_tokens,
+         text, assistant_text, status, stop_reason, error)
+), locked AS (
+  SELECT s.id FROM sessions s JOIN entry e ON s.id = e.session_id
+  WHERE s.fence = e.fence ORDER BY s.id FOR NO KEY UPDATE OF s
+), numbered AS (
+  UPDATE sessions s SET
+    last_seq = s.last_seq + e.events,
+    message_count = s.message_count + e.messages,
+    append_number = CASE WHEN e.number > 0 THEN e.number ELSE s.append_number END,
+    fence = s.fence + e.ends::int,
+    status = CASE WHEN e.ends THEN 'idle' ELSE s.status END,
+    current_turn_id = CASE WHEN e.ends THEN NULL ELSE s.current_turn_id END,
+    updated_at = CASE WHEN e.ends THEN $22 ELSE s.updated_at END,
+    last_assistant_text = coalesce(c.assistant_text, s.last_assistant_text),
+    input_tokens = s.input_tokens + coalesce(c.input_tokens, 0),
+    output_tokens = s.output_tokens + coalesce(c.output_tokens, 0),
+    cache_creation_tokens = s.cache_creation_tokens + coalesce(c.cache_creation_tokens, 0),
+    cache_read_tokens = s.cache_read_tokens + coalesce(c.cache_read_tokens, 0)
+  FROM locked l, entry e LEFT JOIN change c ON c.entry = e.entry
+  WHERE s.id = l.id AND s.id = e.session_id AND s.fence = e.fence
+    AND NOT (e.ends AND s.queued_turns > 0 AND NOT e.may_leave_queue)
+  RETURNING e.entry, s.id, e.turn_id, e.events, e.messages, e.ends, s.last_seq, s.message_count, s.fence
+), event_rows AS (
+  INSERT INTO events (session_id, seq, turn_id, type, scope_id, at, payload)
+  SELECT n.id, n.last_seq - n.events + x.place, CASE WHEN x.in_turn THEN n.turn_id END, x.type, 'primary', $22, x.payload
+  FROM unnest($23::int[], $24::int[], $25::boolean[], $26::text[], $27::text[]) AS x(entry, place, in_turn, type, payload)
+  JOIN numbered n ON n.entry = x.entry
+), message_rows AS (
+  INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at)
+  SELECT n.id, n.message_count - n.messages + x.place, n.turn_id, x.role, x.content, x.stop_reason, $22
+  FROM unnest($28::int[], $29::int[], $30::text[], $31::text[], $32::text[]) AS x(entry, place, role, content, stop_reason)
+  JOIN numbered n ON n.entry = x.entry
+), turn_rows AS (
+  UPDATE turns t SET
+    steps = t.steps + c.steps,
+    tool_calls = t.tool_calls + c.tool_calls,
+    input_tokens = t.input_tokens + c.input_tokens,
+    output_tokens = t.output_tokens + c.output_tokens,
+    cache_creation_tokens = t.cache_creation_tokens + c.cache_creation_tokens,
+    cache_read_tokens = t.cache_read_tokens + c.cache_read_tokens,
+    text = coalesce(c.text, t.text),
+    status = coalesce(c.status, t.status),
+    stop_reason = coalesce(c.stop_reason, t.stop_reason),
+    error = coalesce(c.error, t.error),
+    owner = CASE WHEN n.ends THEN NULL ELSE t.owner END,
+    lease_expires_at = CASE WHEN n.ends THEN NULL ELSE t.lease_expires_at END,
+    last_seq = CASE WHEN n.ends THEN n.last_seq ELSE t.last_seq END,
+    ended_at = CASE WHEN n.ends THEN $22 ELSE t.ended_at END
+  FROM numbered n JOIN change c ON c.entry = n.entry
+  WHERE t.session_id = n.id AND t.id = n.turn_id
+)
+SELECT entry, last_seq, fence FROM numbered
+"""
+
+
+async def append(db: Connection, batch: Sequence[Entry]) -> list[Appended | None]:
+    """Append entries to their sessions' logs in one statement; it commits with whatever transaction `db` is in.
+
+    Numbers follow each session's `last_seq` without gaps. At most one entry a session.
+
+    Returns:
+        One result per entry, in order; None where nothing was written, because its fence is stale, the session is gone, or it
+        would end a turn that others queue behind without saying that it may.
+
+    Raises:
+        StoreUnavailable: Postgres could not be reached; outside a transaction, whether the batch was kept is unknown.
+
+    Source: docs/decisions/0003-one-journal.md
+    """
+    now = clock.now()
+    at = clock.rfc3339(now)
+    bodies = [
+        [body(event, session_id=entry.session_id, turn_id=entry.turn_id, at=at) for event in entry.events] for entry in batch
+    ]
+    with translated():
+        rows = await db.fetch(_APPEND, *_entry_columns(batch), *_change_columns(batch), *_row_columns(batch, bodies, now))
+    written = {row["entry"]: row for row in rows}
+    return [_appended(entry, written.get(index), bodies[index]) for index, entry in enumerate(batch)]
+
+
+def _appended(entry: Entry, row: dict[str, int] | None, bodies: list[str]) -> Appended | None:
+    if row is None:
+        return None
+    last_seq = row["last_seq"]
+    return Appended(entry, last_seq - len(bodies) + 1, last_seq, row["fence"], bodies)
+
+
+def _entry_columns(batch: Sequence[Entry]) -> tuple[list[object], ...]:
+    return (
+        list(range(len(batch))),
+        [entry.session_id for entry in batch],
+        [entry.fence for entry in batch],
+        [entry.number for entry in batch],
+        [entry.turn_id for entry in batch],
+        [len(entry.events) for entry in batch],
+        [len(entry.messages) for entry in batch],
+        [entry.ends for entry in batch],
+        [entry.may_leave_queue for entry in batch],
+    )
+
+
+def _change_columns(batch: Sequence[Entry]) -> list[list[object]]:
+    rows = [_change_row(index, entry.change) for index, entry in enumerate(batch) if entry.change is not None]
+    return _columns(rows, 12)
+
+
+def _change_row(index: int, change: TurnChange) -> tuple[object, ...]:
+    ending, usage = change.ending, change.usage
+    return (
+        index,
+        change.steps,
+        change.tool_calls,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_creation_tokens,
+        usage.cache_read_tokens,
+        _json(change.text),
+        _json(change.assistant_text),
+        ending.status if ending else None,
+        ending.stop_reason if ending else None,
+        _json(ending.error) if ending else None,
+    )
+
+
+def _row_columns(batch: Sequence[Entry], bodies: list[list[str]], now: datetime) -> list[object]:
+    events = [
+        (index, place, not event.is_of_session, event.type, text)
+        for index, entry in enumerate(batch)
+        for place, (event, text) in enumerate(zip(entry.events, bodies[index], strict=True), 1)
+    ]
+    messages = [
+        (index, place, message.role, dump_content(message.content), message.stop_reason)
+        for index, entry in enumerate(batch)
+        for place, message in enumerate(entry.messages, 1)
+    ]
+    return [now, *_columns(events, 5), *_columns(messages, 5)]
+
+
+def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()

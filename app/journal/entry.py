@@ -1,0 +1,89 @@
+"""What is asked of the ledger: one entry is all that one hand wants to write to one session at once, whole or not at all."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from app.journal.types import Event, Failure
+from app.messages import Message, StopReason, Usage
+
+EndStatus: TypeAlias = Literal["completed", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a live turn ends; it frees the session and makes the fence that wrote it stale."""
+
+    status: EndStatus
+    stop_reason: StopReason | None
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnChange:
+    """What an entry adds to its turn, and the session's sums with it.
+
+    Args:
+        steps, tool_calls, usage: added to what is there.
+        text: the turn's text from now on; None leaves it.
+        assistant_text: the session's last assistant text from now on; None leaves it.
+    """
+
+    steps: int = 0
+    tool_calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    text: str | None = None
+    assistant_text: str | None = None
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Events, messages and changes for one session, written in one statement under one fence.
+
+    Args:
+        fence: the session's fence as the writer of this entry knows it; stale means that nothing is written.
+        number: from 1 for each fence of a worker, growing; 0 where a transaction writes, which needs no reconciling.
+        turn_id: the turn of all events that stand in one and of all messages; None outside a turn.
+        may_leave_queue: whether an ending may be written while turns are queued (their promotion is the caller's act then).
+    """
+
+    session_id: str
+    fence: int
+    turn_id: str | None
+    events: Sequence[Event]
+    messages: Sequence[Message] = ()
+    change: TurnChange | None = None
+    number: int = 0
+    may_leave_queue: bool = False
+
+    @property
+    def ends(self) -> bool:
+        """Whether the turn is over with this entry."""
+        return self.change is not None and self.change.ending is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An entry that is durable.
+
+    Args:
+        first_seq, last_seq: numbers of its events; `last_seq` is one less where it had none.
+        fence: the session's fence after it.
+        bodies: the stored JSON texts, in order; None where an unknown commit was found to be kept.
+    """
+
+    entry: Entry
+    first_seq: int
+    last_seq: int
+    fence: int
+    bodies: Sequence[str] | None
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An entry on its way to the commit, and who waits for it."""
+
+    entry: Entry
+    outcome: asyncio.Future[Appended]

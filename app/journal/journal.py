@@ -1,0 +1,111 @@
+"""The ledger as other rooms hold it: transactions to write in, subscriptions to read from, a pen for each attempt.
+
+Whatever was appended in a transaction is shown to readers when it has committed, and only then; so is what else was left for
+that moment. Nobody has to remember to.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from app.db.engine import Connection, Database
+from app.errors import Fenced
+from app.journal.append import append
+from app.journal.entry import Appended, Entry
+from app.journal.recorder import Recorder
+from app.journal.subscriptions import Subscriptions
+from app.journal.wakeups import PostgresWakeups, Wakeups
+from app.journal.writer import Writer
+
+
+@dataclass(slots=True)
+class Transaction:
+    """A database transaction that may append to logs. `db` runs SQL; the block that opened it commits."""
+
+    db: Connection
+    appended: list[Appended] = field(default_factory=list)
+    after_commit: list[Callable[[], None]] = field(default_factory=list)
+
+    async def append(self, entry: Entry) -> Appended:
+        """Append an entry; readers see it after the commit.
+
+        Raises:
+            Fenced: its fence is stale or its session gone; nothing was written.
+        """
+        [result] = await append(self.db, [entry])
+        if result is None:
+            raise Fenced
+        self.appended.append(result)
+        return result
+
+
+class Journal:
+    """The ledger of this process.
+
+    Args:
+        delta_interval_seconds: least time between two delta events of one turn.
+    """
+
+    def __init__(self, database: Database, node_id: str, *, delta_interval_seconds: float) -> None:
+        self.database = database
+        self.subscriptions = Subscriptions(database)
+        self.wakeups: Wakeups = PostgresWakeups(database, node_id, self._on_wakeup, self._on_gap)
+        self.writer = Writer(database, self._publish)
+        self._delta_interval_seconds = delta_interval_seconds
+        self._watchers: list[Callable[[str, int | None], None]] = []
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Open a transaction; it commits at the end of the block, and what was appended is shown then.
+
+        Raises:
+            StoreUnavailable: as `Database.transaction`.
+        """
+        async with self.database.transaction() as db:
+            tx = Transaction(db)
+            yield tx
+        for appended in tx.appended:
+            self._publish(appended)
+            self._tell_watchers(appended.entry.session_id, appended.fence)
+        for act in tx.after_commit:
+            act()
+
+    def recorder(self, *, session_id: str, turn_id: str, fence: int, on_failure: Callable[[], None]) -> Recorder:
+        """Give an attempt its pen."""
+        return Recorder(
+            self.writer,
+            session_id=session_id,
+            turn_id=turn_id,
+            fence=fence,
+            interval_seconds=self._delta_interval_seconds,
+            on_failure=on_failure,
+        )
+
+    def watch(self, watcher: Callable[[str, int | None], None]) -> None:
+        """Be told when another hand than the writer has written to a session.
+
+        Args:
+            watcher: called with the session's id and its fence after that; None where only another node knows it.
+        """
+        self._watchers.append(watcher)
+
+    def forget(self, session_id: str) -> None:
+        """Tell readers, here and elsewhere, that a session has been erased."""
+        self.subscriptions.advance(session_id, None)
+        self.wakeups.tell(session_id, 0)
+        self._tell_watchers(session_id, None)
+
+    def _publish(self, appended: Appended) -> None:
+        self.subscriptions.publish(appended)
+        self.wakeups.tell(appended.entry.session_id, appended.last_seq)
+
+    def _on_wakeup(self, session_id: str, seq: int) -> None:
+        self.subscriptions.advance(session_id, seq or None)
+        self._tell_watchers(session_id, None)
+
+    def _on_gap(self) -> None:
+        self.subscriptions.look_again()
+
+    def _tell_watchers(self, session_id: str, fence: int | None) -> None:
+        for watcher in self._watchers:
+            watcher(session_id, fence)

@@ -1,0 +1,222 @@
+"""Where everything is built: `create_app` opens the rooms in order and closes them in reverse.
+
+Shutting down: not ready → no new claims → readers told (`stream_draining`) → turns handed over → connections closed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+from fastapi import FastAPI
+
+from app import ids
+from app.agent.loop import Limits
+from app.agent.step import RetryPolicy
+from app.api import documents, events, problems, service, sessions, turns
+from app.api.dependencies import House
+from app.api.front import Front
+from app.db import embedded
+from app.db.engine import Database
+from app.db.migrate import migrate
+from app.errors import StartupError
+from app.journal.journal import Journal
+from app.providers.base import Provider
+from app.providers.deadlines import Deadlines
+from app.providers.openai_compatible import OpenAICompatible
+from app.providers.registry import Name, Providers
+from app.providers.scripted import Scripted
+from app.settings import Settings
+from app.tools.builtin import Datetime
+from app.tools.registry import Registry
+from app.turns import claims
+from app.worker.attempt import Bench
+from app.worker.housekeeping import sweep_always
+from app.worker.pool import Pool
+
+DESCRIPTION = "Durable LLM agent sessions over HTTP and Server-Sent Events, on Postgres alone."
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Rooms:
+    """What one process works with, opened.
+
+    Args:
+        is_draining: set once the process is told to stop.
+    """
+
+    journal: Journal
+    pool: Pool
+    providers: Providers
+    tools: Registry
+    is_draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def readiness(self) -> Mapping[str, bool]:
+        """Tell what must be so for traffic to come here."""
+        return {
+            "leases": self.pool.keeper.is_trusted,
+            "listener": self.journal.wakeups.is_listening,
+            "open": not self.is_draining.is_set(),
+        }
+
+    def drain(self) -> None:
+        """Begin to stop: not ready, no new claims; whoever holds the rooms closes them next."""
+        self.is_draining.set()
+        self.journal.subscriptions.stop()
+
+
+@asynccontextmanager
+async def database_url(settings: Settings) -> AsyncIterator[str]:
+    """Give the database's URL; without a setting, that of an embedded Postgres which runs as long as the block."""
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    async with embedded.running(settings.data_dir.expanduser(), binaries=settings.postgres_bin_dir) as server:
+        yield server.dsn
+
+
+@asynccontextmanager
+async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
+    """Open everything but the door, in order; close it in reverse.
+
+    Raises:
+        StartupError: something cannot be opened; the message says what to do.
+    """
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(database_url(settings))
+        database = Database(url, pool_size=settings.pool_size)
+        await database.connect()
+        stack.push_async_callback(database.aclose)
+        if await migrate(database, url):
+            log.info("database_migrated")
+        if settings.database_url is None:
+            async with database.connection() as db:
+                await claims.expire_all(db)
+        rooms = await _build(settings, database, stack)
+        background = await stack.enter_async_context(_background(rooms))
+        stack.callback(background.cancel)
+        stack.push_async_callback(rooms.pool.drain, settings.shutdown_grace_seconds)
+        stack.callback(rooms.drain)
+        yield rooms
+
+
+async def migrate_only(settings: Settings) -> bool:
+    """Bring the database up to date.
+
+    Returns:
+        Whether anything was done.
+
+    Raises:
+        StartupError, StoreUnavailable: as `migrate`.
+    """
+    async with database_url(settings) as url:
+        database = Database(url, pool_size=settings.pool_size)
+        await database.connect()
+        try:
+            return await migrate(database, url)
+        finally:
+            await database.aclose()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the HTTP service; its lifespan opens the rooms.
+
+    Raises:
+        StartupError: a setting would put the service into danger.
+    """
+    settings.check()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with open_rooms(settings) as rooms:
+                app.state.rooms = rooms
+                app.state.house = _house(settings, rooms)
+                yield
+        except StartupError as error:
+            app.state.startup_error = error  # the server only says that it failed; the command line says why
+            raise
+
+    app = FastAPI(
+        title="Suricate",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False},
+        redoc_url=None,
+    )
+    for room in (sessions, turns, events, service):
+        app.include_router(room.router)
+    problems.install(app)
+    documents.install(app)
+    app.add_middleware(Front, max_header_bytes=settings.max_header_bytes)
+    return app
+
+
+async def _build(settings: Settings, database: Database, stack: AsyncExitStack) -> Rooms:
+    node_id = ids.node_id()
+    journal = Journal(database, node_id, delta_interval_seconds=settings.delta_interval_ms / 1000)
+    providers = await _providers(settings, stack)
+    tools = Registry([Datetime()])
+    limits = Limits(settings.step_limit, settings.tool_timeout_seconds, RetryPolicy())
+    bench = Bench(journal, providers, tools, limits)
+    pool = Pool(bench, node_id, lease_seconds=settings.lease_seconds, max_live_turns=settings.max_live_turns)
+    return Rooms(journal, pool, providers, tools)
+
+
+async def _providers(settings: Settings, stack: AsyncExitStack) -> Providers:
+    configured: dict[Name, Provider] = {"scripted": Scripted(tokens_per_second=settings.scripted_tokens_per_second)}
+    if settings.openai_compatible_base_url is not None:
+        deadlines = Deadlines(
+            connect_seconds=settings.provider_connect_timeout_seconds,
+            first_byte_seconds=settings.provider_first_byte_timeout_seconds,
+            idle_seconds=settings.provider_idle_timeout_seconds,
+            total_seconds=settings.provider_total_timeout_seconds,
+        )
+        gateway = OpenAICompatible(
+            str(settings.openai_compatible_base_url), settings.openai_compatible_api_key, deadlines=deadlines
+        )
+        stack.push_async_callback(gateway.aclose)
+        configured["openai_compatible"] = gateway
+    providers = Providers(configured)
+    try:
+        providers.choose(settings.default_model, None)
+    except Exception as error:
+        raise StartupError(f"SURICATE_DEFAULT_MODEL cannot be served: {error}") from error
+    return providers
+
+
+@asynccontextmanager
+async def _background(rooms: Rooms) -> AsyncIterator[asyncio.Task[None]]:
+    """Run what works beside the requests; the caller cancels the task that is given."""
+    async with asyncio.TaskGroup() as tasks:
+        yield tasks.create_task(_work(rooms))
+
+
+async def _work(rooms: Rooms) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(rooms.journal.writer.run())
+        tasks.create_task(rooms.journal.wakeups.run())
+        tasks.create_task(rooms.journal.subscriptions.poll())
+        tasks.create_task(rooms.pool.run())
+        tasks.create_task(sweep_always(rooms.journal.database))
+
+
+def _house(settings: Settings, rooms: Rooms) -> House:
+    return House(
+        journal=rooms.journal,
+        claimant=rooms.pool,
+        providers=rooms.providers,
+        tools=rooms.tools,
+        default_model=settings.default_model,
+        max_body_bytes=settings.max_body_bytes,
+        max_wait_seconds=settings.max_wait_seconds,
+        sse_ping_seconds=settings.sse_ping_seconds,
+        sse_send_timeout_seconds=settings.sse_send_timeout_seconds,
+        pool_size=settings.pool_size,
+        is_ready=rooms.readiness,
+    )

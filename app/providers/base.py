@@ -1,0 +1,97 @@
+"""The seam between the loop and the vendors: one request in, a stream of chunks out.
+
+A provider knows nothing of sessions, events or retries: it makes one call, yields what comes, and raises `ProviderError`
+with one of the contract's reasons. The loop decides what is tried again. A stream without `Finish` is never an answer.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from app.messages import Message, StopReason, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as a model is told of it; `input_schema` is a JSON Schema with an object root."""
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """All that one model call needs.
+
+    Args:
+        messages: user, assistant and tool messages, oldest first; each tool use has its result in the next message.
+        max_tokens: most output tokens; None leaves it to the vendor.
+        params: what the provider's `check_params` accepted.
+    """
+
+    model: str
+    system: str | None
+    messages: Sequence[Message]
+    tools: Sequence[ToolSpec] = ()
+    max_tokens: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TextChunk:
+    """A piece of the answer; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningChunk:
+    """A piece of the reasoning; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallChunk:
+    """A piece of a tool call.
+
+    Args:
+        index: which call of this answer, from 0; pieces of several calls may interleave.
+        id, name: given with the first piece of a call, None after it; an id is empty where the vendor gives none.
+        args_delta: the next part of the arguments' JSON text; may be empty.
+    """
+
+    index: int
+    id: str | None
+    name: str | None
+    args_delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The vendor said that the answer is complete; always the last chunk, exactly once."""
+
+    stop_reason: StopReason
+    usage: Usage
+
+
+ModelChunk: TypeAlias = TextChunk | ReasoningChunk | ToolCallChunk | Finish
+
+
+class Provider(Protocol):
+    """One vendor's wire."""
+
+    def check_params(self, params: Mapping[str, Any]) -> None:
+        """Accept a session's `provider_params`.
+
+        Raises:
+            InvalidRequest: a key is unknown or a value out of range; `loc` is `provider_params.<key>`.
+        """
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
+        """Make one model call and yield its chunks, `Finish` last. Closing the generator closes the connection.
+
+        Raises:
+            ProviderError: with a contract reason; whether chunks came before does not matter here.
+        """

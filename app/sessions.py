@@ -1,0 +1,306 @@
+"""Sessions: open, read, change, archive, erase. Each act takes the caller's transaction and commits nothing.
+
+A session's row is the one owner of its numbers. Whoever changes a session locks that row first (`lock`), turns after it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+import orjson
+
+from app import clock, ids
+from app.db.engine import Connection, Row
+from app.errors import SessionNotFound
+from app.ids import SessionId
+from app.journal.entry import Entry
+from app.journal.journal import Transaction
+from app.journal.types import SessionArchived, SessionCreated, SessionUnarchived, SessionUpdated
+from app.messages import Message, Text, Usage, load_content
+
+REALM = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a session tells its model.
+
+    Args:
+        max_tokens: most output tokens of one call; None leaves it to the vendor.
+        builtins: whether the built-in tools are offered; None is the server's default, which is yes.
+    """
+
+    model: str
+    provider: str
+    system_prompt: str | None = None
+    max_tokens: int | None = None
+    provider_params: Mapping[str, Any] = field(default_factory=dict)
+    builtins: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session as its row has it, with the node that runs its live turn."""
+
+    id: SessionId
+    created_at: datetime
+    updated_at: datetime
+    archived_at: datetime | None
+    title: str | None
+    labels: Mapping[str, str]
+    options: Options
+    status: Literal["idle", "running", "waiting"]
+    fence: int
+    last_seq: int
+    message_count: int
+    turn_count: int
+    queued_turns: int
+    current_turn_id: str | None
+    kept_prompt: str | None
+    is_system_prompt_due: bool
+    last_assistant_text: str | None
+    usage: Usage
+    instance_id: str | None = None
+
+
+COLUMNS = """s.id, s.created_at, s.updated_at, s.archived_at, s.title, s.labels, s.options, s.status, s.fence, s.last_seq,
+s.message_count, s.turn_count, s.queued_turns, s.current_turn_id, s.kept_prompt, s.is_system_prompt_due,
+s.last_assistant_text, s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens"""
+_OWNER = "(SELECT owner FROM turns t WHERE t.session_id = s.id AND t.id = s.current_turn_id) AS owner"
+_BY_ID = "FROM sessions s WHERE s.realm_id = $1 AND s.id = $2"
+
+
+async def create(
+    tx: Transaction,
+    options: Options,
+    *,
+    title: str | None,
+    labels: Mapping[str, str],
+    kept_prompt: str | None,
+) -> Session:
+    """Open a session; its log begins with `session_created`, its transcript with the system prompt where there is one.
+
+    Args:
+        kept_prompt: JSON text of blocks that will open the first turn's user message; None is nothing.
+    """
+    session_id = ids.session_id()
+    await tx.db.execute(
+        """INSERT INTO sessions (realm_id, id, created_at, updated_at, title, title_search, labels, label_terms, options,
+                                 status, kept_prompt)
+           VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, 'idle', $9)""",
+        REALM,
+        session_id,
+        clock.now(),
+        *_title_columns(title),
+        *_label_columns(labels),
+        _json(asdict(options)),
+        kept_prompt,
+    )
+    created = SessionCreated(options.model, options.provider, title, labels)
+    system = [Message("system", (Text(options.system_prompt),))] if options.system_prompt is not None else []
+    await tx.append(Entry(session_id, 0, None, [created], system))
+    return await lock(tx, session_id)
+
+
+async def get(db: Connection, session_id: str) -> Session:
+    """Read a session without waiting for anything.
+
+    Raises:
+        SessionNotFound: there is none of that id.
+    """
+    return await _one(db, f"SELECT {COLUMNS}, {_OWNER} {_BY_ID}", session_id)
+
+
+async def lock(tx: Transaction, session_id: str) -> Session:
+    """Read a session and keep its row until the transaction ends, so that nobody else can change it meanwhile.
+
+    Raises:
+        SessionNotFound: there is none of that id.
+    """
+    return await _one(tx.db, f"SELECT {COLUMNS}, {_OWNER} {_BY_ID} FOR NO KEY UPDATE OF s", session_id)
+
+
+async def update(tx: Transaction, session: Session, options: Options, changes: Mapping[str, Any]) -> Session:
+    """Change a session; what its model is told takes effect from the next turn.
+
+    Args:
+        options: the options from now on.
+        changes: the wire's fields with their new values, for the log; `title` and `labels` are whole. Empty changes nothing.
+    """
+    if not changes:
+        return session
+    title, labels = changes.get("title", session.title), changes.get("labels", session.labels)
+    await tx.db.execute(
+        """UPDATE sessions SET updated_at = $3, title = $4, title_search = $5, labels = $6, label_terms = $7, options = $8,
+                  is_system_prompt_due = is_system_prompt_due OR $9 WHERE realm_id = $1 AND id = $2""",
+        REALM,
+        session.id,
+        clock.now(),
+        *_title_columns(title),
+        *_label_columns(labels),
+        _json(asdict(options)),
+        options.system_prompt is not None and options.system_prompt != session.options.system_prompt,
+    )
+    await tx.append(Entry(session.id, session.fence, None, [SessionUpdated(changes)]))
+    return await lock(tx, session.id)
+
+
+async def archive(tx: Transaction, session: Session) -> Session:
+    """Archive a session that is still: no live turn, none queued. Archived already: nothing happens."""
+    if session.archived_at is not None:
+        return session
+    now = clock.now()
+    await tx.db.execute("UPDATE sessions SET archived_at = $2, updated_at = $2 WHERE id = $1", session.id, now)
+    await tx.append(Entry(session.id, session.fence, None, [SessionArchived(clock.rfc3339(now))]))
+    return await lock(tx, session.id)
+
+
+async def unarchive(tx: Transaction, session: Session) -> Session:
+    """Let an archived session take turns again. Not archived: nothing happens."""
+    if session.archived_at is None:
+        return session
+    await tx.db.execute("UPDATE sessions SET archived_at = NULL, updated_at = $2 WHERE id = $1", session.id, clock.now())
+    await tx.append(Entry(session.id, session.fence, None, [SessionUnarchived()]))
+    return await lock(tx, session.id)
+
+
+async def erase(tx: Transaction, session: Session) -> None:
+    """Delete everything of a session. Its row goes first: a worker's write finds no fence and writes nothing."""
+    await tx.db.execute("DELETE FROM sessions WHERE id = $1", session.id)
+    for table in ("turns", "messages", "events", "idempotency_keys"):
+        await tx.db.execute(f"DELETE FROM {table} WHERE session_id = $1", session.id)
+
+
+async def messages(db: Connection, session_id: str, *, after: int, limit: int) -> list[dict[str, Any]]:
+    """Read a session's history, oldest first, from behind an ordinal, as the wire has it."""
+    rows = await db.fetch(
+        """SELECT ordinal, role, content, turn_id, stop_reason, created_at FROM messages
+           WHERE session_id = $1 AND ordinal > $2 ORDER BY ordinal LIMIT $3""",
+        session_id,
+        after,
+        limit,
+    )
+    return [_message_view(row) for row in rows]
+
+
+async def transcript(db: Connection, session_id: str) -> list[Message]:
+    """Read all that a model is to see of a session: every message but the system's, oldest first."""
+    rows = await db.fetch(
+        "SELECT role, content, stop_reason FROM messages WHERE session_id = $1 AND role <> 'system' ORDER BY ordinal",
+        session_id,
+    )
+    return [Message(row["role"], load_content(row["content"]), row["stop_reason"]) for row in rows]
+
+
+async def fences(db: Connection, session_ids: Sequence[str]) -> dict[str, int]:
+    """Read the fences of many sessions; those that are gone are missing."""
+    rows = await db.fetch("SELECT id, fence FROM sessions WHERE id = ANY ($1::uuid[])", session_ids)
+    return {str(row["id"]): row["fence"] for row in rows}
+
+
+def summary(session: Session) -> dict[str, Any]:
+    """Show a session as lists do."""
+    return {
+        "session_id": session.id,
+        "created_at": clock.rfc3339(session.created_at),
+        "updated_at": clock.rfc3339(session.updated_at),
+        "archived_at": clock.rfc3339(session.archived_at) if session.archived_at else None,
+        "title": session.title,
+        "labels": session.labels,
+        "model": session.options.model,
+        "status": "archived" if session.archived_at else session.status,
+        "is_active": session.current_turn_id is not None,
+        "message_count": session.message_count,
+        "total_tokens": session.usage.total_tokens,
+    }
+
+
+def view(session: Session) -> dict[str, Any]:
+    """Show a whole session."""
+    state = summary(session)
+    total_tokens = state.pop("total_tokens")
+    state |= {
+        "provider": session.options.provider,
+        "current_turn_id": session.current_turn_id,
+        "queued_turns": session.queued_turns,
+        "last_assistant_text": session.last_assistant_text,
+        "last_seq": session.last_seq,
+        "instance_id": session.instance_id,
+        "backend": "postgres",
+        "config_generation": 0,
+    }
+    return {"state": state, "billing": {"total_tokens": total_tokens, "usage": asdict(session.usage)}}
+
+
+def with_overrides(options: Options, overrides: Mapping[str, Any]) -> Options:
+    """Return the options that hold for one turn."""
+    return replace(options, **overrides)
+
+
+async def _one(db: Connection, query: str, session_id: str) -> Session:
+    row = await db.fetchrow(query, REALM, session_id) if ids.is_id(session_id) else None
+    if row is None:
+        raise SessionNotFound
+    return session_from(row)
+
+
+def session_from(row: Row) -> Session:
+    """Read a session off a row of `COLUMNS` and `owner`."""
+    return Session(
+        id=SessionId(str(row["id"])),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        archived_at=row["archived_at"],
+        title=_loaded(row["title"]),
+        labels=orjson.loads(row["labels"]),
+        options=Options(**orjson.loads(row["options"])),
+        status=row["status"],
+        fence=row["fence"],
+        last_seq=row["last_seq"],
+        message_count=row["message_count"],
+        turn_count=row["turn_count"],
+        queued_turns=row["queued_turns"],
+        current_turn_id=_text(row["current_turn_id"]),
+        kept_prompt=row["kept_prompt"],
+        is_system_prompt_due=row["is_system_prompt_due"],
+        last_assistant_text=_loaded(row["last_assistant_text"]),
+        usage=Usage(row["input_tokens"], row["output_tokens"], row["cache_creation_tokens"], row["cache_read_tokens"]),
+        instance_id=_text(row["owner"]),
+    )
+
+
+def _title_columns(title: str | None) -> tuple[str | None, str | None]:
+    return (None, None) if title is None else (_json(title), folded(title))
+
+
+def folded(text: str) -> str:
+    """Fold case for search; NUL, which Postgres' text cannot hold, becomes the replacement character."""
+    return text.casefold().replace("\0", "\ufffd")
+
+
+def _label_columns(labels: Mapping[str, str]) -> tuple[str, list[str]]:
+    return _json(labels), [_json(f"{key}:{value}") for key, value in labels.items()]
+
+
+def _message_view(row: Row) -> dict[str, Any]:
+    shown = {
+        "ordinal": row["ordinal"],
+        "role": row["role"],
+        "content": orjson.Fragment(row["content"]),
+        "turn_id": _text(row["turn_id"]),
+        "created_at": clock.rfc3339(row["created_at"]),
+    }
+    return shown if row["stop_reason"] is None else shown | {"stop_reason": row["stop_reason"]}
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _loaded(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,104 @@
+"""Settings: read once, in `main`, from the environment; rooms get values, never this object."""
+
+import ipaddress
+import logging
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, HttpUrl, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import StartupError
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseSettings):
+    """Every setting, with its unit and default; the environment's names carry the prefix `SURICATE_`."""
+
+    model_config = SettingsConfigDict(env_prefix="SURICATE_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    database_url: str | None = Field(None, description="`postgresql://…` of a Postgres ≥ 15; unset: the embedded one.")
+    data_dir: Path = Field(Path("~/.local/share/suricate"), description="Folder of the embedded Postgres; made with mode 0700.")
+    postgres_bin_dir: Path | None = Field(
+        None, description="Folder of the `postgres` and `initdb` programs for the embedded Postgres; unset: looked for."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback is refused without auth.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one and prints it.")
+    default_model: str = Field("scripted", description="Model of sessions that name none.")
+    lease_seconds: Seconds = Field(15, description="How long a node holds a turn without renewing; renewed at a third.")
+    delta_interval_ms: int = Field(
+        15, ge=0, le=1_000, description="Least time between two delta events of one turn, in milliseconds."
+    )
+    max_live_turns: int = Field(2_000, ge=1, description="Turns that this process runs at once; further ones wait.")
+    max_wait_seconds: Seconds = Field(300, description="Longest wait of a plain POST before it answers 202.")
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1_024, description="Largest request body, in bytes.")
+    max_header_bytes: int = Field(32 * 1024, ge=1_024, description="Largest request head, in bytes.")
+    pool_size: int = Field(16, ge=2, le=500, description="Pooled Postgres connections; five more stand apart.")
+    sse_ping_seconds: Seconds = Field(15, description="Time between two comments on a silent stream.")
+    sse_send_timeout_seconds: Seconds = Field(30, description="A reader that takes nothing for so long is cut off.")
+    shutdown_grace_seconds: Annotated[float, Field(ge=0, le=600)] = Field(
+        1, description="How long live turns may go on after SIGTERM to reach a safe point."
+    )
+    tool_timeout_seconds: Seconds = Field(60, description="Longest run of one tool call.")
+    step_limit: int = Field(100, ge=1, description="Most model calls in one turn; past it the turn fails `STEP_LIMIT`.")
+    provider_connect_timeout_seconds: Seconds = Field(10, description="Longest wait for a connection to a provider.")
+    provider_first_byte_timeout_seconds: Seconds = Field(60, description="Longest wait for a provider's answer to begin.")
+    provider_idle_timeout_seconds: Seconds = Field(60, description="Longest silence inside a provider's answer.")
+    provider_total_timeout_seconds: Seconds = Field(600, description="Longest model call, from start to finish.")
+    openai_compatible_base_url: HttpUrl | None = Field(
+        None, description="Base URL of a Chat Completions API, `/v1` included; unset: the provider is off."
+    )
+    openai_compatible_api_key: str | None = Field(None, repr=False, description="Its bearer key; unset: none is sent.")
+    scripted_tokens_per_second: float = Field(
+        50, ge=0, description="Rate at which the `scripted` model speaks; 0: as fast as it can."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["json", "console"] | None = Field(
+        None,
+        description="How log lines look; unset: `console` on a terminal, else `json`.",
+    )
+
+    @property
+    def log_threshold(self) -> int:
+        """The level as the standard library numbers it."""
+        return logging.getLevelNamesMapping()[self.log_level.upper()]
+
+    def check(self) -> None:
+        """Refuse to start where a setting would put the service into danger.
+
+        Raises:
+            StartupError: the address is not loopback while no authentication is configured.
+        """
+        if not _is_loopback(self.host):
+            raise StartupError(
+                f"Refusing to listen on {self.host!r}: without authentication only a loopback address is safe. "
+                "Set SURICATE_HOST=127.0.0.1 and put an authenticating proxy in front."
+            )
+
+
+def read() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        StartupError: a variable has a value that it may not have; the message names each.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        raise StartupError(f"Settings are not valid. {faults}") from error
+
+
+def _variable(loc: tuple[int | str, ...]) -> str:
+    name = str(loc[0]) if loc else "?"
+    return name if name.startswith("SURICATE_") else f"SURICATE_{name.upper()}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

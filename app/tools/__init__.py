@@ -1,0 +1,1 @@
+"""What a model may call: each tool behind one Protocol, found in one registry."""

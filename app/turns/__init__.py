@@ -1,0 +1,1 @@
+"""The desk: the rules of turns. Each act takes the caller's transaction, and none commits."""

@@ -1,0 +1,124 @@
+"""The right to run a turn: granted with a fence, kept by renewing, judged by the database's clock.
+
+A claim adds one to the session's fence; every write under it names that number. A lease that ran out is no harm in itself:
+it only lets another node claim, and from then on the old fence writes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from app import clock
+from app.db.engine import Connection
+from app.messages import NO_USAGE, Usage
+from app.sessions import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt's right to a turn, and where the attempts before it have got to.
+
+    Args:
+        options: what holds for this turn.
+        claimed_at: the node's monotonic clock before the database granted the lease.
+    """
+
+    session_id: str
+    turn_id: str
+    fence: int
+    attempt: int
+    options: Options
+    claimed_at: float
+    steps: int = 0
+    tool_calls: int = 0
+    usage: Usage = NO_USAGE
+    text: str = ""
+
+
+class Claimant(Protocol):
+    """A node, as far as acts that hand out claims know it."""
+
+    @property
+    def node_id(self) -> str:
+        """Who owns the claim."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a claim lasts without renewal."""
+
+    def has_room(self) -> bool:
+        """Tell whether one more turn may be claimed now."""
+
+    def take(self, claim: Claim) -> None:
+        """Begin the attempt; called after the commit that granted the claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The columns of a claim that is being made: this node's, or nobody's where it has no room."""
+
+    owner: str | None
+    lease_seconds: float
+    claimed_at: float
+
+    @classmethod
+    def by(cls, claimant: Claimant) -> "Grant":
+        """Ask a node whether it takes one more."""
+        owner = claimant.node_id if claimant.has_room() else None
+        return cls(owner, claimant.lease_seconds if owner else 0.0, clock.monotonic())
+
+
+LEASE_UNTIL = "clock_timestamp() + make_interval(secs => {})"
+
+
+async def renew(db: Connection, node_id: str, lease_seconds: float, claims: Sequence[Claim]) -> set[str]:
+    """Renew leases, all in one statement.
+
+    Returns:
+        The ids of the turns that are held still; of the others the attempt must stop.
+    """
+    rows = await db.fetch(
+        f"""UPDATE turns t SET lease_expires_at = {LEASE_UNTIL.format("$5::float8")}
+            FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS c(session_id, id, fence)
+            WHERE t.session_id = c.session_id AND t.id = c.id AND t.fence = c.fence AND t.owner = $4
+              AND t.status IN ('running', 'waiting') RETURNING t.id""",
+        *_columns(claims),
+        node_id,
+        lease_seconds,
+    )
+    return {str(row["id"]) for row in rows}
+
+
+async def release(db: Connection, node_id: str, claims: Sequence[Claim]) -> None:
+    """Give turns back unfinished, so that any node may go on at once."""
+    await db.execute(
+        """UPDATE turns t SET owner = NULL, lease_expires_at = clock_timestamp()
+           FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS c(session_id, id, fence)
+           WHERE t.session_id = c.session_id AND t.id = c.id AND t.fence = c.fence AND t.owner = $4
+             AND t.status IN ('running', 'waiting')""",
+        *_columns(claims),
+        node_id,
+    )
+
+
+async def expire_all(db: Connection) -> None:
+    """Let every lease run out now: for a database that only this process can reach, where no other holder can be alive."""
+    await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp() WHERE status IN ('running', 'waiting')")
+
+
+async def due(db: Connection, limit: int) -> list[str]:
+    """Return sessions whose live turn nobody holds, oldest lease first."""
+    rows = await db.fetch(
+        """SELECT session_id FROM turns WHERE status = 'running' AND lease_expires_at <= clock_timestamp()
+           ORDER BY lease_expires_at LIMIT $1""",
+        limit,
+    )
+    return [str(row["session_id"]) for row in rows]
+
+
+def _columns(claims: Sequence[Claim]) -> tuple[list[str], list[str], list[int]]:
+    return (
+        [claim.session_id for claim in claims],
+        [claim.turn_id for claim in claims],
+        [claim.fence for claim in claims],
+    )

@@ -1,0 +1,165 @@
+"""What the door asks of turns: start, edit, cancel, interrupt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import orjson
+
+from app import clock, ids
+from app.errors import SessionArchived, SessionBusy, SessionNotRunning, TurnNotQueued
+from app.journal.entry import Ending, Entry
+from app.journal.journal import Transaction
+from app.journal.types import TurnCancelled, TurnInterrupted, TurnQueued
+from app.sessions import Session
+from app.turns import endings, opening, turn
+from app.turns.claims import Claimant
+from app.turns.turn import Turn
+
+OnBusy: TypeAlias = Literal["reject", "queue"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewTurn:
+    """What a caller wants answered.
+
+    Args:
+        prompt: JSON text: a string or blocks.
+        overrides: options that hold for this turn alone.
+    """
+
+    prompt: str
+    overrides: Mapping[str, Any]
+    on_busy: OnBusy = "reject"
+
+
+async def start(tx: Transaction, session: Session, new: NewTurn, claimant: Claimant) -> str:
+    """Accept a turn: live at once where the session is idle, else queued or refused as the caller chose.
+
+    Args:
+        session: locked by this transaction.
+
+    Returns:
+        The turn's id.
+
+    Raises:
+        SessionArchived: the session takes no turns.
+        SessionBusy: a turn is live and the caller does not queue.
+    """
+    if session.archived_at is not None:
+        raise SessionArchived("The session is archived; unarchive it first.", session_id=session.id)
+    turn_id = ids.turn_id()
+    if session.current_turn_id is None:
+        begun = opening.Opening(turn_id, session.turn_count + 1, new.prompt, new.overrides)
+        await opening.begin(tx, session, begun, claimant)
+    elif new.on_busy == "queue":
+        await _queue(tx, session, turn_id, new)
+    else:
+        raise SessionBusy(
+            "A turn is live. Wait for its end, interrupt it, or send on_busy: queue.",
+            session_id=session.id,
+            turn_id=session.current_turn_id,
+        )
+    return turn_id
+
+
+async def edit(tx: Transaction, session: Session, turn_id: str, prompt: str) -> None:
+    """Give a queued turn another prompt.
+
+    Raises:
+        TurnNotFound: the session has none of that id.
+        TurnNotQueued: it has begun or is over.
+    """
+    await _queued(tx, session, turn_id)
+    await tx.db.execute("UPDATE turns SET prompt = $3 WHERE session_id = $1 AND id = $2", session.id, turn_id, prompt)
+
+
+async def cancel(tx: Transaction, session: Session, turn_id: str) -> None:
+    """Take a queued turn out of the queue; it ends `cancelled`.
+
+    Raises:
+        TurnNotFound: the session has none of that id.
+        TurnNotQueued: it has begun or is over.
+    """
+    await _queued(tx, session, turn_id)
+    await _cancel(tx, session, turn_id, "user")
+
+
+async def cancel_queued(tx: Transaction, session: Session) -> None:
+    """Cancel every queued turn, because the session is archived."""
+    for waiting in await turn.queued(tx.db, session.id):
+        await _cancel(tx, session, waiting.id, "archived")
+
+
+async def interrupt(
+    tx: Transaction,
+    session: Session,
+    seen_turn_id: str,
+    *,
+    note: str | None,
+    claimant: Claimant,
+) -> None:
+    """End the live turn now and keep what it has said; the next queued turn begins.
+
+    Args:
+        session: locked by this transaction.
+        seen_turn_id: the turn that was live when the caller asked. If another interrupt has ended it since, its answer is
+            shared and nothing is done.
+
+    Raises:
+        SessionNotRunning: that turn came to its own end first.
+    """
+    seen = await turn.get(tx.db, session.id, seen_turn_id)
+    if session.current_turn_id == seen_turn_id:
+        await end_live(tx, session, seen, "user", note)
+        await endings.promote_next(tx, session.id, claimant)
+    elif seen.status != "interrupted":
+        raise SessionNotRunning("The turn has ended already.", session_id=session.id, turn_id=seen_turn_id)
+
+
+async def end_live(
+    tx: Transaction, session: Session, live: Turn, reason: Literal["user", "archived"], note: str | None = None
+) -> None:
+    """End a session's live turn `interrupted`, from its log."""
+    await endings.end(
+        tx,
+        session,
+        live,
+        Ending("interrupted", "interrupted"),
+        lambda text, usage: TurnInterrupted(reason, note, text, usage),
+    )
+
+
+async def _queue(tx: Transaction, session: Session, turn_id: str, new: NewTurn) -> None:
+    number, seq = session.turn_count + 1, session.last_seq + 1
+    await tx.db.execute(
+        """WITH counted AS (UPDATE sessions SET turn_count = $3, queued_turns = queued_turns + 1 WHERE id = $1)
+           INSERT INTO turns (session_id, id, number, status, prompt, overrides, attempt, first_seq, last_seq, created_at)
+           VALUES ($1, $2, $3, 'queued', $4, $5, 0, $6, $6, $7)""",
+        session.id,
+        turn_id,
+        number,
+        new.prompt,
+        orjson.dumps(new.overrides).decode(),
+        seq,
+        clock.now(),
+    )
+    await tx.append(Entry(session.id, session.fence, turn_id, [TurnQueued(number, orjson.loads(new.prompt))]))
+
+
+async def _queued(tx: Transaction, session: Session, turn_id: str) -> None:
+    found = await turn.get(tx.db, session.id, turn_id)
+    if found.status != "queued":
+        raise TurnNotQueued(f"The turn is {found.status}, no longer queued.", session_id=session.id, turn_id=turn_id)
+
+
+async def _cancel(tx: Transaction, session: Session, turn_id: str, reason: Literal["user", "archived"]) -> None:
+    appended = await tx.append(Entry(session.id, session.fence, turn_id, [TurnCancelled(reason)]))
+    await tx.db.execute(
+        """WITH counted AS (UPDATE sessions SET queued_turns = queued_turns - 1 WHERE id = $1)
+           UPDATE turns SET status = 'cancelled', ended_at = $3, last_seq = $4 WHERE session_id = $1 AND id = $2""",
+        session.id,
+        turn_id,
+        clock.now(),
+        appended.last_seq,
+    )

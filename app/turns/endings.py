@@ -1,0 +1,79 @@
+"""How a live turn ends, and what follows: the next of the queue begins in the same transaction."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from app import sessions
+from app.agent import transcript
+from app.errors import AgentError, Fenced
+from app.journal import reader
+from app.journal.entry import Ending, Entry, TurnChange
+from app.journal.journal import Transaction
+from app.journal.types import Event, Failure, TurnFailed, TurnUsage
+from app.sessions import Session
+from app.turns import opening, turn
+from app.turns.claims import Claim, Claimant
+from app.turns.turn import Turn
+
+
+async def end(
+    tx: Transaction,
+    session: Session,
+    live: Turn,
+    ending: Ending,
+    terminal: Callable[[str, TurnUsage], Event],
+) -> None:
+    """End a live turn from its log: the text that was streamed is kept, every open tool use gets its result.
+
+    Args:
+        session: locked by this transaction; its fence is taken from whoever runs the turn.
+        terminal: makes the terminal event of the text so far and the usage.
+    """
+    closing = transcript.close(transcript.fold(await reader.current_step(tx.db, session.id, live.id)))
+    text = closing.text or live.text or ""
+    events: Sequence[Event] = [*closing.events, terminal(text, TurnUsage.of(live.usage))]
+    change = TurnChange(text=text, assistant_text=closing.text or None, ending=ending)
+    await tx.append(Entry(session.id, session.fence, live.id, events, closing.messages, change, may_leave_queue=True))
+
+
+async def fail(tx: Transaction, claim: Claim, error: AgentError, claimant: Claimant) -> None:
+    """End a claimed turn `failed`; the next queued turn begins.
+
+    Raises:
+        Fenced: the claim is not in force any more; nothing is done.
+    """
+    session = await _claimed(tx, claim.session_id, claim.fence)
+    await fail_live(tx, session, await turn.get(tx.db, session.id, claim.turn_id), error)
+    await promote_next(tx, session.id, claimant)
+
+
+async def fail_live(tx: Transaction, session: Session, live: Turn, error: AgentError) -> None:
+    """End a session's live turn `failed`, from its log."""
+    failure = Failure("AGENT_ERROR", error.reason, error.detail)
+    await end(tx, session, live, Ending("failed", None, failure), lambda text, usage: TurnFailed(failure, text, usage))
+
+
+async def finish(tx: Transaction, entry: Entry, claimant: Claimant) -> None:
+    """Write the entry that completes a turn which others queue behind; the first of them begins.
+
+    Raises:
+        Fenced: the entry's claim is not in force any more; nothing is done.
+    """
+    session = await _claimed(tx, entry.session_id, entry.fence)
+    await tx.append(replace(entry, may_leave_queue=True))
+    await promote_next(tx, session.id, claimant)
+
+
+async def promote_next(tx: Transaction, session_id: str, claimant: Claimant) -> None:
+    """Begin the first queued turn of a session that has become idle; without one, nothing happens."""
+    session = await sessions.lock(tx, session_id)
+    if session.queued_turns and session.current_turn_id is None:
+        [first, *_] = await turn.queued(tx.db, session_id)
+        await opening.promote(tx, session, first, claimant)
+
+
+async def _claimed(tx: Transaction, session_id: str, fence: int) -> Session:
+    session = await sessions.lock(tx, session_id)
+    if session.fence != fence:
+        raise Fenced
+    return session

@@ -1,0 +1,96 @@
+"""Holding turns: renewal, the trust window, and giving up.
+
+A lease is granted and judged by the database's clock. This node cannot read that clock while it is cut off or frozen, so it
+trusts a lease only for 0.8 of its term by its own monotonic clock, counted from *before* it asked for it: by the time the
+database lets another claim, this node has stopped by itself. And if it has not, because it was frozen and wakes up late, its
+fence is stale and it can write nothing. Clocks only make it stop sooner; the fence makes it safe.
+
+Renewals have a connection of their own, so that no burst of other work can starve them, and all turns of a node are renewed in
+one statement.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from app import clock, telemetry
+from app.db.engine import Connection, Database
+from app.errors import StoreUnavailable
+from app.turns import claims
+from app.turns.claims import Claim
+
+TRUSTED_SHARE = 0.8
+RENEWALS_PER_TERM = 3
+CHECKS_PER_TERM = 30
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Held:
+    """A claim that is being worked on, and what ends the work at once."""
+
+    claim: Claim
+    renewed_at: float
+    stop: Callable[[], None]
+
+
+class Keeper:
+    """Renews the leases of this node's turns, and stops those that it can no longer trust.
+
+    Args:
+        held: what is held now, asked each time.
+    """
+
+    def __init__(self, database: Database, node_id: str, lease_seconds: float, held: Callable[[], Iterable[Held]]) -> None:
+        self._database = database
+        self._node_id = node_id
+        self._lease_seconds = lease_seconds
+        self._held = held
+        self.renewed_at = clock.monotonic()
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether renewals have gone through lately."""
+        return clock.monotonic() - self.renewed_at < self._lease_seconds * TRUSTED_SHARE
+
+    async def run(self) -> None:
+        """Renew and watch for as long as the process lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._renew_always())
+            tasks.create_task(self._watch())
+
+    async def _renew_always(self) -> None:
+        while True:
+            try:
+                async with self._database.dedicated("leases") as db:
+                    while True:
+                        await self._renew(db)
+                        await asyncio.sleep(self._lease_seconds / RENEWALS_PER_TERM)
+            except (StoreUnavailable, TimeoutError) as error:
+                log.warning("lease_renewal_failed", error=str(error.__cause__ or error))
+                await asyncio.sleep(self._lease_seconds / CHECKS_PER_TERM)
+
+    async def _renew(self, db: Connection) -> None:
+        asked_at = clock.monotonic()
+        asked = list(self._held())
+        async with asyncio.timeout(self._lease_seconds / RENEWALS_PER_TERM):
+            kept = await claims.renew(db, self._node_id, self._lease_seconds, [held.claim for held in asked])
+        for held in asked:
+            if held.claim.turn_id in kept:
+                held.renewed_at = asked_at
+            else:
+                held.stop()
+        self.renewed_at = asked_at
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_seconds / CHECKS_PER_TERM)
+            now = clock.monotonic()
+            telemetry.LEASE_AGE_SECONDS.set(now - self.renewed_at)
+            for held in list(self._held()):
+                if now - held.renewed_at >= self._lease_seconds * TRUSTED_SHARE:
+                    log.warning("lease_not_trusted", session_id=held.claim.session_id, turn_id=held.claim.turn_id)
+                    held.stop()

@@ -1,0 +1,1 @@
+"""Tests of Postgres: how it is started, reached and laid out."""
