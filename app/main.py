@@ -4,6 +4,7 @@ Shutting down: not ready → no new claims → readers told (`stream_draining`) 
 """
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -74,8 +75,20 @@ async def database_url(settings: Settings) -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url
         return
-    async with embedded.running(settings.data_dir.expanduser(), binaries=settings.postgres_bin_dir) as server:
+    async with (
+        embedded.running(settings.data_dir.expanduser(), binaries=settings.postgres_bin_dir) as server,
+        asyncio.TaskGroup() as tasks,
+    ):
+        watch = tasks.create_task(_stop_without(server))
         yield server.dsn
+        watch.cancel()
+
+
+async def _stop_without(server: embedded.Server) -> None:
+    """Stop this process in order when its Postgres has ended: without it there is nothing to serve."""
+    tail = await server.died()
+    log.error("embedded_postgres_ended", log=tail)
+    signal.raise_signal(signal.SIGTERM)
 
 
 @asynccontextmanager
@@ -199,6 +212,7 @@ async def _background(rooms: Rooms) -> AsyncIterator[asyncio.Task[None]]:
 
 async def _work(rooms: Rooms) -> None:
     async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(asyncio.to_thread(rooms.tools.prepare))
         tasks.create_task(rooms.journal.writer.run())
         tasks.create_task(rooms.journal.wakeups.run())
         tasks.create_task(rooms.journal.subscriptions.poll())

@@ -1,7 +1,5 @@
 """Routes of the service itself: is it alive, is it ready, what does it measure, what can it do."""
 
-import asyncio
-
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
@@ -9,8 +7,8 @@ from starlette.responses import Response
 from app import telemetry
 from app.api import documents
 from app.api.answers import as_json
-from app.api.dependencies import House, Query, Rooms
-from app.errors import CapabilityUnavailable, StoreUnavailable
+from app.api.dependencies import Query, Rooms
+from app.errors import CapabilityUnavailable
 
 router = APIRouter(tags=["service"])
 
@@ -26,7 +24,8 @@ async def livez() -> Response:
 @router.api_route("/readyz", methods=["GET", "HEAD"], summary="Should traffic come here")
 async def readyz(house: Rooms) -> Response:
     """Tell whether the database answers, leases are renewed and wake-ups arrive; 503 while any does not, or while draining."""
-    checks = dict(house.is_ready()) | {"database": await _database_answers(house)}
+    database = house.journal.database
+    checks = dict(house.is_ready()) | {"database": await database.is_answering(DATABASE_SECONDS)}
     is_ready = all(checks.values())
     return as_json({"status": "ok" if is_ready else "unavailable", "checks": checks}, 200 if is_ready else 503)
 
@@ -67,11 +66,3 @@ async def capabilities(request: Request, house: Rooms) -> Response:
 async def not_yet(request: Request) -> Response:
     """Refuse a route of the contract whose feature this version does not have."""
     raise CapabilityUnavailable(f"This server does not have {request.scope['route'].path} yet.")
-
-
-async def _database_answers(house: House) -> bool:
-    try:
-        async with asyncio.timeout(DATABASE_SECONDS), house.journal.database.connection() as db:
-            return bool(await db.fetchval("SELECT true"))
-    except (StoreUnavailable, TimeoutError):
-        return False

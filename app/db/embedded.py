@@ -66,7 +66,6 @@ _SETTINGS = {
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
 }
-_THROWAWAY = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 _log = structlog.get_logger(__name__)
 
@@ -78,7 +77,6 @@ class _Plan(NamedTuple):
     binaries: Path
     sockets: Path
     identity: Identity
-    is_throwaway: bool
 
     @property
     def cluster(self) -> Path:
@@ -90,7 +88,7 @@ class _Plan(NamedTuple):
 
 
 @asynccontextmanager
-async def running(data_dir: Path, *, binaries: Path | None = None, is_throwaway: bool = False) -> AsyncIterator["Server"]:
+async def running(data_dir: Path, *, binaries: Path | None = None) -> AsyncIterator["Server"]:
     """Run Postgres on a directory while the block runs; make the directory and the database where they are missing.
 
     A server that an earlier, killed process left behind is waited for, and crash recovery is sat through; both are told
@@ -99,7 +97,6 @@ async def running(data_dir: Path, *, binaries: Path | None = None, is_throwaway:
     Args:
         data_dir: made with mode 0700 where it is missing; at most one process holds it.
         binaries: the configured directory of `postgres` and `initdb`; None looks for one, as `find_binaries` says.
-        is_throwaway: give up durability for speed. For tests alone.
 
     Raises:
         StartupError: another process holds the directory, no binaries, or Postgres did not start; nothing is left
@@ -110,7 +107,7 @@ async def running(data_dir: Path, *, binaries: Path | None = None, is_throwaway:
     with directory.held(home):
         identity = directory.identity(home, tools)
         with directory.sockets(home, identity, name=f".s.PGSQL.{PORT}") as sockets:
-            plan = _Plan(home, tools, sockets, identity, is_throwaway)
+            plan = _Plan(home, tools, sockets, identity)
             await directory.wait_until_free(plan.cluster)
             await _initialise(plan)
             async with _started(plan) as server:
@@ -211,7 +208,7 @@ class _Process(asyncio.SubprocessProtocol):
 async def _started(plan: _Plan) -> AsyncIterator[Server]:
     _turn_over(plan.log)
     process = _Process(plan.log)
-    settings = _SETTINGS | {"unix_socket_directories": str(plan.sockets)} | (_THROWAWAY if plan.is_throwaway else {})
+    settings = _SETTINGS | {"unix_socket_directories": str(plan.sockets)}
     options = [f"--{name}={value}" for name, value in settings.items()]
     command = plan.identity.command(plan.home, plan.binaries / "postgres", "-D", plan.cluster, *options)
     with plan.log.open("ab") as log:
@@ -254,8 +251,6 @@ async def _initialise(plan: _Plan) -> None:
         "--auth=trust",
         "--no-instructions",
     ]
-    if plan.is_throwaway:
-        options.append("--no-sync")
     process = await asyncio.create_subprocess_exec(
         *plan.identity.command(plan.home, plan.binaries / "initdb", *options),
         stdin=subprocess.DEVNULL,

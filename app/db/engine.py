@@ -153,6 +153,14 @@ class Database:
             finally:
                 db.terminate()
 
+    async def is_answering(self, seconds: float) -> bool:
+        """Tell whether Postgres answers within a time."""
+        try:
+            async with asyncio.timeout(seconds), self.connection() as db:
+                return bool(await db.fetchval("SELECT true"))
+        except (StoreUnavailable, TimeoutError):
+            return False
+
     @property
     def pool_in_use(self) -> int:
         """Pooled connections that are lent out now."""

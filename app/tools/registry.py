@@ -26,14 +26,19 @@ class Registry:
         """Return all names."""
         return list(self._tools)
 
+    def prepare(self) -> None:
+        """Make the checks of all tools ready; it takes a quarter of a second, so the start does it beside other work."""
+        import jsonschema
+
+        self._validators = {
+            name: jsonschema.Draft202012Validator(tool.spec.input_schema) for name, tool in self._tools.items()
+        }
+
     def fault(self, tool: Tool, args: Mapping[str, Any]) -> str | None:
         """Say in one sentence how arguments break the tool's schema; None where they do not."""
-        validator = self._validators.get(tool.spec.name)
-        if validator is None:
-            import jsonschema  # a quarter of a second that the start does not need
-
-            validator = self._validators[tool.spec.name] = jsonschema.Draft202012Validator(tool.spec.input_schema)
-        error = next(iter(validator.iter_errors(args)), None)
+        if tool.spec.name not in self._validators:
+            self.prepare()
+        error = next(iter(self._validators[tool.spec.name].iter_errors(args)), None)
         if error is None:
             return None
         place = "/".join(str(part) for part in error.absolute_path)

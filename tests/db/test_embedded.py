@@ -207,7 +207,7 @@ def test_kill_while_the_cluster_is_made_is_harmless(home: Path) -> None:
 
 def test_death_of_the_server_is_noticed(home: Path) -> None:
     async def check() -> str:
-        async with embedded.running(home, is_throwaway=True) as server:
+        async with embedded.running(home) as server:
             os.kill(server.pid, signal.SIGKILL)
             return await asyncio.wait_for(server.died(), LIMIT_SECONDS)
 
@@ -259,7 +259,7 @@ def test_configured_directory_without_binaries_is_named(tmp_path: Path) -> None:
 
 
 async def started_and_stopped(home: Path) -> None:
-    async with embedded.running(home, is_throwaway=True):
+    async with embedded.running(home):
         pass
 
 

@@ -1,0 +1,296 @@
+"""The wire of OpenAI's Chat Completions: a request as JSON, and the chunks of a streamed answer.
+
+It knows neither HTTP nor time. What it writes is valid for the strictest servers that speak this wire; what it reads is
+taken from the sloppiest, as long as nothing has to be guessed.
+
+Source: https://platform.openai.com/docs/api-reference/chat
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from app.errors import ProviderError
+from app.messages import Message, StopReason, ToolResult, Usage
+from app.providers import refusals
+from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec
+
+Json: TypeAlias = dict[str, Any]
+
+DONE: Final = b"[DONE]"
+MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
+TOOL_CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,40}")
+NOT_IN_A_TOOL_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]")
+TOOL_NAME_CHARACTERS: Final = 64
+# Every other reason is a regular end; whether it asks for tools is seen in the answer, not in the reason.
+STOP_REASONS: Final[dict[str, StopReason]] = {"length": "max_tokens", "content_filter": "content_filter"}
+BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
+
+
+def write_request(request: ModelRequest) -> bytes:
+    """Write the body of a streaming request."""
+    body: Json = {name: value for name, value in request.params.items() if value is not None}
+    body["model"] = request.model
+    body["messages"] = _messages(request.system, request.messages)
+    body["stream"] = True
+    body["stream_options"] = {"include_usage": True}
+    if request.max_tokens is not None:
+        body["max_tokens"] = request.max_tokens
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    else:
+        body.pop("parallel_tool_calls", None)  # vendors refuse it without tools
+    return orjson.dumps(body)
+
+
+def _tool(tool: ToolSpec) -> Json:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
+    return {"type": "function", "function": function}
+
+
+def _messages(system: str | None, messages: Sequence[Message]) -> list[Json]:
+    wire: list[Json] = [{"role": "system", "content": system}] if system else []
+    for message in messages:
+        for entry in _entries(message):
+            if wire and _is_mergeable(wire[-1], entry):
+                wire[-1] = _merged(wire[-1], entry)
+            else:
+                wire.append(entry)
+    return wire
+
+
+def _entries(message: Message) -> Iterator[Json]:
+    """Write one message: one entry, one for each result of tools, none where only reasoning was said."""
+    assert message.role != "system", "the system prompt stands in the request's `system`"
+    if message.role == "user":
+        yield {"role": "user", "content": message.text}
+    elif message.role == "assistant":
+        text, calls = message.text, [_tool_call(use.id, use.name, use.args) for use in message.tool_uses]
+        if calls:
+            yield {"role": "assistant", "content": text or None, "tool_calls": calls}
+        elif text:
+            yield {"role": "assistant", "content": text}
+    else:
+        for block in message.content:
+            if isinstance(block, ToolResult):
+                yield {"role": "tool", "tool_call_id": _wire_id(block.tool_use_id), "content": block.content}
+
+
+def _is_mergeable(before: Json, after: Json) -> bool:
+    """Whether two entries in a row would break the alternation that chat templates insist on."""
+    return before["role"] == after["role"] and before["role"] in {"user", "assistant"} and "tool_calls" not in before
+
+
+def _merged(before: Json, after: Json) -> Json:
+    contents = [text for text in (before["content"], after["content"]) if text]
+    return {**before, **after, "content": "\n\n".join(contents)}
+
+
+def _tool_call(use_id: str, name: str, args: Any) -> Json:
+    arguments = orjson.dumps(args).decode() if isinstance(args, dict) else "{}"
+    return {"id": _wire_id(use_id), "type": "function", "function": {"name": _wire_name(name), "arguments": arguments}}
+
+
+def _wire_id(use_id: str) -> str:
+    """Return an id that every vendor takes, also where another vendor made it."""
+    if TOOL_CALL_ID.fullmatch(use_id):
+        return use_id
+    return "call_" + hashlib.sha256(use_id.encode()).hexdigest()[:32]
+
+
+def _wire_name(name: str) -> str:
+    """Return a name that every vendor takes: models call tools that do not exist, by names that no tool may have."""
+    return NOT_IN_A_TOOL_NAME.sub("_", name)[:TOOL_NAME_CHARACTERS] or "unnamed"
+
+
+class AnswerReader:
+    """Reads the events of one answer; `stop_reason` is None until the finish marker has come."""
+
+    def __init__(self) -> None:
+        self.stop_reason: StopReason | None = None
+        self.is_done = False
+        self._usage = Usage()
+        self._calls = _Calls()
+        self._has_surrogates = False
+        self._held: dict[str | int, str] = {}  # by channel: half a character whose other half may come
+
+    def read(self, events: Iterable[bytes]) -> Iterator[ModelChunk]:
+        """Yield what the events say.
+
+        Raises:
+            ProviderError: `PROVIDER_PROTOCOL` for an error event and for what is not of this wire, `PROVIDER_UNAVAILABLE`
+                where the vendor says that it broke off, `CONTEXT_OVERFLOW`.
+        """
+        for data in events:
+            if data.strip() == DONE:
+                self.is_done = True
+                return
+            if data:
+                yield from self._chunks(self._parsed(data))
+
+    def finish(self) -> Iterator[ModelChunk]:
+        """Yield the last chunks.
+
+        Raises:
+            ProviderError: `PROVIDER_PROTOCOL`; there was no finish marker, so this is no answer.
+        """
+        if self.stop_reason is None:
+            raise refusals.malformed("The provider's stream ended without its finish marker.")
+        for channel in list(self._held):
+            yield self._chunk(channel, "\ufffd")
+        has_calls = self.stop_reason == "end_turn" and self._calls.count > 0
+        yield Finish("tool_use" if has_calls else self.stop_reason, self._usage)
+
+    def _parsed(self, data: bytes) -> Json:
+        try:
+            return _object(orjson.loads(data))
+        except orjson.JSONDecodeError:
+            return self._parsed_with_surrogates(data)
+
+    def _parsed_with_surrogates(self, data: bytes) -> Json:
+        """Parse what the strict parser refuses; escapes of lone surrogates are the one excuse."""
+        if b"\\u" not in data:
+            raise refusals.malformed("The provider sent an event that is not JSON.")
+        try:
+            event = json.loads(data)
+        except (ValueError, RecursionError):
+            raise refusals.malformed("The provider sent an event that is not JSON.") from None
+        self._has_surrogates = True
+        return _object(event)
+
+    def _chunks(self, event: Json) -> list[ModelChunk]:
+        if error := event.get("error"):
+            raise _error_event(error)
+        if usage := event.get("usage"):
+            self._usage = _usage(usage)
+        chunks: list[ModelChunk] = []
+        if choices := event.get("choices"):
+            choice = _object(_array(choices)[0])
+            if delta := choice.get("delta"):
+                self._read_delta(_object(delta), chunks)
+            if reason := choice.get("finish_reason"):
+                self._end(reason)
+        return chunks
+
+    def _read_delta(self, delta: Json, chunks: list[ModelChunk]) -> None:
+        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
+            self._add("reasoning", thought, chunks)
+        if text := delta.get("content"):
+            self._add("text", text, chunks)
+        if text := delta.get("refusal"):
+            self._add("text", text, chunks)
+        if calls := delta.get("tool_calls"):
+            chunks.extend(self._tool_call(_object(call)) for call in _array(calls))
+
+    def _add(self, channel: str, text: object, chunks: list[ModelChunk]) -> None:
+        if not isinstance(text, str):
+            raise refusals.malformed("The provider sent text that is not a string.")
+        if self._has_surrogates:
+            text = self._joined(channel, text)
+        if text:
+            chunks.append(TextChunk(text) if channel == "text" else ReasoningChunk(text))
+
+    def _tool_call(self, call: Json) -> ToolCallChunk:
+        function = _object(call.get("function") or {})
+        call_id, name = _string(call.get("id")), _string(function.get("name"))
+        index, is_new = self._calls.find(call.get("index"), call_id, name)
+        arguments = function.get("arguments") or ""
+        if not isinstance(arguments, str):
+            arguments = orjson.dumps(arguments).decode()
+        if self._has_surrogates:
+            arguments, call_id, name = self._joined(index, arguments), _replaced(call_id), _replaced(name)
+        return ToolCallChunk(index, call_id if is_new else None, name if is_new else None, arguments)
+
+    def _joined(self, channel: str | int, text: str) -> str:
+        """Join a surrogate pair that was split over two events; what stays alone becomes U+FFFD."""
+        text = self._held.pop(channel, "") + text
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self._held[channel] = text[-1]
+            text = text[:-1]
+        return _replaced(text)
+
+    def _chunk(self, channel: str | int, text: str) -> ModelChunk:
+        if isinstance(channel, int):
+            return ToolCallChunk(channel, None, None, text)
+        return TextChunk(text) if channel == "text" else ReasoningChunk(text)
+
+    def _end(self, reason: object) -> None:
+        if not isinstance(reason, str):
+            raise refusals.malformed("The provider sent a finish reason that is not a string.")
+        if reason in BROKEN_OFF:
+            raise refusals.unavailable("The provider broke off its answer.")
+        self.stop_reason = STOP_REASONS.get(reason, "end_turn")
+
+
+class _Calls:
+    """Numbers the tool calls of one answer from 0, whether the vendor marks them by index, by id or by order."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._by_index: dict[int, int] = {}
+
+    @property
+    def count(self) -> int:
+        return len(self._ids)
+
+    def find(self, wire_index: object, call_id: str, name: str) -> tuple[int, bool]:
+        """Return the number of the call that a piece belongs to, and whether the piece is its first."""
+        if isinstance(wire_index, int):
+            known = self._by_index.get(wire_index)
+        elif call_id:
+            known = self._ids.index(call_id) if call_id in self._ids else None
+        else:
+            known = len(self._ids) - 1 if self._ids and not name else None
+        is_another = known is not None and bool(name and call_id) and call_id != self._ids[known]
+        if known is not None and not is_another:
+            return known, False
+        self._ids.append(call_id)
+        number = len(self._ids) - 1
+        if isinstance(wire_index, int):
+            self._by_index[wire_index] = number
+        return number, True
+
+
+def _error_event(error: object) -> ProviderError:
+    if refusals.says_context_is_full(error):
+        return refusals.context_overflow()
+    return refusals.malformed("The provider reported an error in the middle of its answer.")
+
+
+def _object(value: object) -> Json:
+    if not isinstance(value, dict):
+        raise refusals.malformed("The provider sent something else where an object should be.")
+    return value
+
+
+def _array(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise refusals.malformed("The provider sent something else where a list should be.")
+    return value
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _replaced(text: str) -> str:
+    """Join surrogate pairs and put U+FFFD where one stands alone."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _usage(raw: object) -> Usage:
+    """Read usage as far as it can be believed: what is absent, negative, absurd or no integer counts as 0."""
+    if not isinstance(raw, dict):
+        return Usage()
+    details = raw.get("prompt_tokens_details")
+    prompt = _count(raw.get("prompt_tokens"))
+    cached = min(prompt, _count(details.get("cached_tokens")) if isinstance(details, dict) else 0)
+    return Usage(input_tokens=prompt - cached, output_tokens=_count(raw.get("completion_tokens")), cache_read_tokens=cached)
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else 0

@@ -1,0 +1,1 @@
+"""The loop, played by providers and tools that are made for it."""

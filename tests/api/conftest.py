@@ -1,0 +1,59 @@
+"""What the tests of the routes share: one server for all of them, whose `openai_compatible` provider is one double."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.api.databases import fresh_database
+from tests.provider_double.client import ProviderDouble
+from tests.service import Service
+
+MAX_WAIT_SECONDS = 2
+PING_SECONDS = 0.2
+
+
+@pytest.fixture(scope="package")
+async def api_database_url(postgres: str) -> AsyncIterator[str]:
+    """A migrated database for the shared server."""
+    async with fresh_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="package")
+async def shared_double() -> AsyncIterator[ProviderDouble]:
+    """The double behind the shared server."""
+    async with ProviderDouble() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+async def shared_service(
+    api_database_url: str, shared_double: ProviderDouble, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Service]:
+    """The shared server; it waits and pings in short times, and its scripted model speaks at full speed."""
+    settings = {
+        "SURICATE_DATABASE_URL": api_database_url,
+        "SURICATE_OPENAI_COMPATIBLE_BASE_URL": shared_double.base_url,
+        "SURICATE_MAX_WAIT_SECONDS": str(MAX_WAIT_SECONDS),
+        "SURICATE_SSE_PING_SECONDS": str(PING_SECONDS),
+        "SURICATE_SCRIPTED_TOKENS_PER_SECOND": "0",
+    }
+    folder: Path = tmp_path_factory.mktemp("api")
+    async with Service.started(folder, settings) as service:
+        yield service
+
+
+@pytest.fixture
+async def double(shared_double: ProviderDouble) -> AsyncIterator[ProviderDouble]:
+    """The shared double without scripts and records; the test fails if it had to refuse a transcript."""
+    await shared_double.reset()
+    yield shared_double
+    rejected = [request.rejected for request in await shared_double.requests() if request.rejected]
+    assert rejected == []
+
+
+@pytest.fixture
+def service(shared_service: Service, double: ProviderDouble) -> Service:
+    """The shared server."""
+    return shared_service

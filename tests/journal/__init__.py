@@ -1,0 +1,1 @@
+"""The ledger: what is written, in which order, and what its readers see."""

@@ -1,0 +1,70 @@
+"""A cable to Postgres that a test can cut: statements that arrive without their answers coming back, connections that break."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
+
+CHUNK_BYTES = 65_536
+
+
+@dataclass(slots=True)
+class Cable:
+    """Carries bytes between clients and Postgres. `dsn` leads through it."""
+
+    dsn: str = ""
+    is_deaf: bool = False
+    """Whether answers are swallowed: what a client sends still arrives."""
+    is_refusing: bool = False
+    """Whether new connections are closed at once."""
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    connections: int = 0
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def carry(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one client until one side closes."""
+        if self.is_refusing:
+            writer.transport.abort()
+            return
+        self.connections += 1
+        server_reader, server_writer = await asyncio.open_unix_connection(path)
+        self._writers |= {writer, server_writer}
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pump(reader, server_writer, is_answer=False))
+                tasks.create_task(self._pump(server_reader, writer, is_answer=True))
+        finally:
+            self._writers -= {writer, server_writer}
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, is_answer: bool) -> None:
+        with suppress(OSError):
+            while data := await source.read(CHUNK_BYTES):
+                if not (is_answer and self.is_deaf):
+                    sink.write(data)
+                    await sink.drain()
+        sink.close()
+
+
+@asynccontextmanager
+async def cable_to(dsn: str) -> AsyncIterator[Cable]:
+    """Lay a cable to a Postgres that is reached by a Unix socket."""
+    parts = urlsplit(dsn)
+    query = parse_qs(parts.query)
+    path = f"{query['host'][0]}/.s.PGSQL.{query.get('port', ['5432'])[0]}"
+    cable = Cable()
+    server = await asyncio.start_server(lambda reader, writer: cable.carry(path, reader, writer), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    user = query.get("user", [parts.username or "postgres"])[0]
+    cable.dsn = f"postgresql://{user}@127.0.0.1:{port}{parts.path}"
+    try:
+        yield cable
+    finally:
+        cable.cut()
+        server.close()
+        await server.wait_closed()

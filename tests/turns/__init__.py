@@ -1,0 +1,1 @@
+"""The desk: the rules of turns, against a real database."""

@@ -1,0 +1,1 @@
+"""The workshop: pools of attempts on one real database."""
