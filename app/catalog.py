@@ -70,12 +70,18 @@ def read_cursor(text: str, order: Order) -> tuple[datetime, str]:
     """
     try:
         kind, microseconds, session_id = base64.b64decode(text.encode(), altchars=b"-_", validate=True).decode().split(",")
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=_digits(microseconds))
     except (ValueError, binascii.Error, OverflowError) as error:
         raise InvalidCursor("This cursor is not one that a list has returned.") from error
     if kind != order or not ids.is_id(session_id):
         raise InvalidCursor("This cursor belongs to a list in another order.")
     return moment, session_id
+
+
+def _digits(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("not decimal digits")
+    return int(text)
 
 
 def _conditions(query: Query, column: str) -> tuple[list[str], list[object]]:

@@ -63,26 +63,13 @@ async def begin(tx: Transaction, request: Request | None) -> Kept | None:
     """
     if request is None:
         return None
+    kept = await _find(tx, request)  # repeats of what has committed do not stand in each other's way
+    if kept is not None:
+        return kept
     lock = hashlib.sha256(f"{REALM} {request.path} {request.key}".encode()).digest()[:8]
     if not await tx.db.fetchval("SELECT pg_try_advisory_xact_lock($1)", int.from_bytes(lock, signed=True)):
         raise IdempotencyInProgress("A request with this key is under way; try again shortly.")
-    row = await tx.db.fetchrow(
-        f"""SELECT body_hash, session_id, turn_id, response, created_at < now() - interval '{KEPT}' AS is_old
-            FROM idempotency_keys WHERE realm_id = $1 AND path = $2 AND key = $3""",
-        REALM,
-        request.path,
-        request.key,
-    )
-    if row is None or row["is_old"]:
-        return None
-    if row["body_hash"] != request.body_hash:
-        raise IdempotencyKeyReused("This key came before with another body; use a new key for a new request.")
-    turn_id, response = row["turn_id"], row["response"]
-    return Kept(
-        str(row["session_id"]),
-        None if turn_id is None else str(turn_id),
-        None if response is None else orjson.loads(response),
-    )
+    return await _find(tx, request)
 
 
 async def keep(
@@ -115,3 +102,23 @@ async def sweep(db: Connection) -> int:
     """
     tag = await db.execute(f"DELETE FROM idempotency_keys WHERE created_at < now() - interval '{KEPT}'")
     return int(tag.rpartition(" ")[2])
+
+
+async def _find(tx: Transaction, request: Request) -> Kept | None:
+    row = await tx.db.fetchrow(
+        f"""SELECT body_hash, session_id, turn_id, response, created_at < now() - interval '{KEPT}' AS is_old
+            FROM idempotency_keys WHERE realm_id = $1 AND path = $2 AND key = $3""",
+        REALM,
+        request.path,
+        request.key,
+    )
+    if row is None or row["is_old"]:
+        return None
+    if row["body_hash"] != request.body_hash:
+        raise IdempotencyKeyReused("This key came before with another body; use a new key for a new request.")
+    turn_id, response = row["turn_id"], row["response"]
+    return Kept(
+        str(row["session_id"]),
+        None if turn_id is None else str(turn_id),
+        None if response is None else orjson.loads(response),
+    )

@@ -29,7 +29,7 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A Postgres in memory where there is room for one, with a migrated template database; the DSN of its first database."""
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    memory = Path("/dev/shm")
     with (
         tempfile.TemporaryDirectory(prefix="suricate-", dir=memory if memory.is_dir() else None) as home,
         start_blocking_portal() as portal,
@@ -81,7 +81,9 @@ async def serve(database_url: str, tmp_path: Path) -> AsyncIterator[Callable[...
     async with AsyncExitStack() as stack:
 
         async def start(**settings: str) -> Service:
-            return await stack.enter_async_context(Service.started(tmp_path, {"SURICATE_DATABASE_URL": database_url} | settings))
+            return await stack.enter_async_context(
+                Service.started(tmp_path, {"SURICATE_DATABASE_URL": database_url} | settings)
+            )
 
         yield start  # type: ignore[misc] # a coroutine function is a callable of awaitables
 

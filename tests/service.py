@@ -47,7 +47,7 @@ class Service:
         """Start `suricate serve` with settings and wait until it says where it listens; killed at the end of the block."""
         number = len(list(folder.glob("suricate-*.log")))
         log = folder / f"suricate-{number}.log"
-        env = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT), "SURICATE_PORT": "0"}  # noqa: S104
+        env = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT), "SURICATE_PORT": "0"}
         with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "app.cli", command, env=env | dict(settings),
@@ -73,7 +73,7 @@ class Service:
         async with asyncio.timeout(STOP_SECONDS):
             return await self.process.wait()
 
-    async def create(self, prompt: str | None = None, **fields: Any) -> dict[str, Any]:
+    async def create(self, prompt: str | list[dict[str, str]] | None = None, **fields: Any) -> dict[str, Any]:
         """Create a session by the double's provider, asynchronously where there is a prompt, and return the answer."""
         body = {"model": "double", "provider": "openai_compatible"} | fields
         if prompt is not None:

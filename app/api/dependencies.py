@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
@@ -108,7 +109,7 @@ class Query:
 
     def __init__(self, request: Request, *known: str, repeatable: frozenset[str] = frozenset()) -> None:
         self._values: dict[str, list[str]] = {}
-        for name, value in request.query_params.multi_items():
+        for name, value in _pairs(request.scope["query_string"]):
             if name not in known:
                 raise InvalidRequest.at(f"query.{name[:64]}", f"Unknown parameter; known are: {', '.join(known)}.")
             if value:
@@ -144,6 +145,13 @@ class Query:
     def cursor(self, name: str) -> int:
         """Return an event or message number to read from behind; absent is 0."""
         return read_cursor(self.text(name) or "0")
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise InvalidRequest.at("query", "Not percent-encoded UTF-8.") from error
 
 
 def read_cursor(text: str) -> int:

@@ -1,5 +1,6 @@
 """The OpenAPI document: what FastAPI cannot see because bodies, queries and answers here are read and written by hand."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from app.api import schemas
 from app.journal.types import EVENTS, Event
 
 _REF = "#/components/schemas/{model}"
+_IN_PATH = re.compile(r"\{(\w+)\}")
 _PROBLEMS = {
     400: "Not strict JSON, or a cursor of the wrong form.",
     404: "No such session or turn.",
@@ -37,26 +39,52 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _PROBLEMS[status], "content": content} for status in (*statuses, 503)}
 
 
-def takes(model: type[BaseModel]) -> dict[str, Any]:
-    """Describe a route's body."""
+def takes(model: type[BaseModel], *headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a route's body, and headers that it knows beside the idempotency key."""
     schema = {"$ref": _REF.format(model=model.__name__)}
-    return {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
+    body = {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
+    return body | {"parameters": list(headers)} if headers else body
 
 
-def query(**parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe a route's query: each name with its schema and, under `description`, its meaning."""
+def parameter(place: str, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe one parameter by its schema and, under `description`, its meaning."""
     return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "query",
-                "required": False,
-                "description": schema.get("description", ""),
-                "schema": {key: value for key, value in schema.items() if key != "description"},
-            }
-            for name, schema in parameters.items()
-        ]
+        "name": name,
+        "in": place,
+        "required": place == "path",
+        "description": schema.get("description", ""),
+        "schema": {key: value for key, value in schema.items() if key != "description"},
     }
+
+
+def query(*others: Mapping[str, Any], **parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a route's query: each name with its schema and, under `description`, its meaning; and other parameters."""
+    return {"parameters": [*(parameter("query", name, schema) for name, schema in parameters.items()), *others]}
+
+
+PREFER = parameter(
+    "header",
+    "Prefer",
+    {
+        "type": "string",
+        "description": "`respond-async` answers at once, `wait=N` after N seconds at most.",
+        "examples": ["wait=10"],
+    },
+)
+LAST_EVENT_ID = parameter(
+    "header",
+    "Last-Event-ID",
+    {"type": "string", "description": "Number to read from behind; wins over `after`.", "examples": ["7"]},
+)
+_IDEMPOTENCY_KEY = parameter(
+    "header",
+    "Idempotency-Key",
+    {
+        "type": "string",
+        "pattern": "^[!-~]{1,255}$",
+        "description": "The same key and body within 24 hours have one effect and one answer.",
+    },
+)
 
 
 def stream(description: str) -> dict[str, Any]:
@@ -107,7 +135,20 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         },
     }
     components["Problem"] = schemas.Problem.model_json_schema(ref_template=_REF)
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            _complete_parameters(path, method, operation)
     return document
+
+
+def _complete_parameters(path: str, method: str, operation: dict[str, Any]) -> None:
+    known = operation.get("parameters", [])
+    names = {one["name"] for one in known}
+    missing = [parameter("path", name, {"type": "string"}) for name in _IN_PATH.findall(path) if name not in names]
+    if method == "post":
+        missing.append(_IDEMPOTENCY_KEY)
+    if missing:
+        operation["parameters"] = [*missing, *known]
 
 
 def _event_name(name: str) -> str:

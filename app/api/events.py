@@ -22,6 +22,7 @@ MOST_EVENTS = 1000
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SCOPE = re.compile(r"[\x21-\x7e]{1,200}")
 _PARAMETERS = documents.query(
+    documents.LAST_EVENT_ID,
     after={"type": "integer", "minimum": 0, "default": 0, "description": "Number to read from behind."},
     types={"type": "string", "description": "Event types, separated by commas."},
     turn_id={"type": "string", "description": "Events of one turn."},
@@ -36,9 +37,9 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.api_route(
+@router.head("/v1/sessions/{session_id}/events", include_in_schema=False)
+@router.get(
     "/v1/sessions/{session_id}/events",
-    methods=["GET", "HEAD"],
     responses=_RESPONSES,
     openapi_extra=_PARAMETERS,
     summary="Read or follow a session's events",
@@ -57,9 +58,9 @@ async def of_session(session_id: str, request: Request, house: Rooms) -> Respons
     return streams.respond(house, reading)
 
 
-@router.api_route(
+@router.head("/v1/sessions/{session_id}/turns/{turn_id}/events", include_in_schema=False)
+@router.get(
     "/v1/sessions/{session_id}/turns/{turn_id}/events",
-    methods=["GET", "HEAD"],
     responses=_RESPONSES,
     openapi_extra=_PARAMETERS,
     summary="Read or follow a turn's events",

@@ -20,6 +20,13 @@ Later: TypeAlias = Any
 """A field whose feature this version does not have."""
 
 MOST_LABELS = 32
+WHOLE = frozenset({"output_schema", "resume_session"})
+"""Fields whose empty object is no way of asking for nothing."""
+
+
+def _asks_for_something(name: str, value: Any) -> bool:
+    nothing: tuple[Any, ...] = (None,) if name in WHOLE else (None, [], {})
+    return value is not False and value not in nothing
 
 
 class Strict(BaseModel):
@@ -35,7 +42,7 @@ class Strict(BaseModel):
     def _refuse_later(cls, value: Any) -> Any:
         if isinstance(value, dict):
             for name in cls.later:
-                if value.get(name) not in (None, False, [], {}):
+                if _asks_for_something(name, value.get(name)):
                     raise CapabilityUnavailable(f"This server does not have {name} yet.", field=name)
         return value
 
@@ -191,12 +198,14 @@ class StartTurn(Strict):
 class EditTurn(Strict):
     """Another prompt for a queued turn."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "And in Osaka?"}]})
     prompt: Prompt
 
 
 class Interrupt(Strict):
     """Which turn to stop, and why; all of it may be left out."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"reason": "Not needed any more."}]})
     turn_id: str | None = None
     reason: Annotated[str, Field(max_length=1000)] | None = None
     mode: Literal["now", "after_step"] | None = None

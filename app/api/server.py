@@ -8,6 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app import ids
 from app.api import problems
 from app.errors import StartupError
 
@@ -27,6 +28,7 @@ class Protocol(HttpToolsProtocol):
             "HTTP/1.1 400 Bad Request\r\n"
             f"content-type: {problems.MEDIA_TYPE}\r\n"
             f"content-length: {len(document)}\r\n"
+            f"x-request-id: {ids.uuid7()}\r\n"
             "connection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + document)

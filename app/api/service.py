@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from app import telemetry
 from app.api import documents
@@ -15,13 +15,15 @@ router = APIRouter(tags=["service"])
 DATABASE_SECONDS = 2.0  # a database that takes longer is not ready
 
 
-@router.api_route("/livez", methods=["GET", "HEAD"], summary="Is the process alive")
+@router.head("/livez", include_in_schema=False)
+@router.get("/livez", summary="Is the process alive")
 async def livez() -> Response:
     """Answer as long as the event loop turns."""
     return as_json({"status": "ok"})
 
 
-@router.api_route("/readyz", methods=["GET", "HEAD"], summary="Should traffic come here")
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", summary="Should traffic come here")
 async def readyz(house: Rooms) -> Response:
     """Tell whether the database answers, leases are renewed and wake-ups arrive; 503 while any does not, or while draining."""
     database = house.journal.database
@@ -30,7 +32,7 @@ async def readyz(house: Rooms) -> Response:
     return as_json({"status": "ok" if is_ready else "unavailable", "checks": checks}, 200 if is_ready else 503)
 
 
-@router.get("/metrics", summary="Metrics for Prometheus")
+@router.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus")
 async def metrics(house: Rooms) -> Response:
     """Show this process's metrics in Prometheus' text format."""
     telemetry.READER_LAG_EVENTS.set(house.journal.subscriptions.lag())
@@ -53,16 +55,25 @@ async def capabilities(request: Request, house: Rooms) -> Response:
     })
 
 
-@router.post("/v1/sessions/{session_id}/fork", responses=documents.problems(501), summary="Not in this version")
-@router.post("/v1/sessions/{session_id}/compact", responses=documents.problems(501), summary="Not in this version")
-@router.get("/v1/sessions/{session_id}/export", responses=documents.problems(501), summary="Not in this version")
-@router.post("/v1/sessions/{session_id}/tool_results", responses=documents.problems(501), summary="Not in this version")
+@router.post(
+    "/v1/sessions/{session_id}/fork", status_code=501, responses=documents.problems(501), summary="Not in this version"
+)
+@router.post(
+    "/v1/sessions/{session_id}/compact", status_code=501, responses=documents.problems(501), summary="Not in this version"
+)
+@router.get(
+    "/v1/sessions/{session_id}/export", status_code=501, responses=documents.problems(501), summary="Not in this version"
+)
+@router.post(
+    "/v1/sessions/{session_id}/tool_results", status_code=501, responses=documents.problems(501), summary="Not in this version"
+)
 @router.post(
     "/v1/sessions/{session_id}/approvals/{tool_call_id}",
+    status_code=501,
     responses=documents.problems(501),
     summary="Not in this version",
 )
-@router.get("/v1/models", responses=documents.problems(501), summary="Not in this version")
+@router.get("/v1/models", status_code=501, responses=documents.problems(501), summary="Not in this version")
 async def not_yet(request: Request) -> Response:
     """Refuse a route of the contract whose feature this version does not have."""
     raise CapabilityUnavailable(f"This server does not have {request.scope['route'].path} yet.")

@@ -36,7 +36,7 @@ _LIST = documents.query(
     "/v1/sessions",
     status_code=201,
     responses={201: {"model": schemas.Created}, **documents.problems(400, 409, 413, 415, 422, 501)},
-    openapi_extra=documents.takes(schemas.CreateSession),
+    openapi_extra=documents.takes(schemas.CreateSession, documents.PREFER),
     summary="Open a session, and run its first turn",
 )
 async def create(
@@ -221,6 +221,8 @@ def _changes(session: Session, options: Options, asked: schemas.ChangeSession) -
         after["title"] = asked.title
     if "labels" in asked.model_fields_set:
         after["labels"] = _merged(session.labels, asked.labels)
+        if len(after["labels"]) > schemas.MOST_LABELS:
+            raise InvalidRequest.at("labels", f"At most {schemas.MOST_LABELS} labels.")
     before["tools"], after["tools"] = ({"builtins": side.pop("builtins")} for side in (before, after))
     return {name: value for name, value in after.items() if value != before[name]}
 

@@ -24,7 +24,7 @@ router = APIRouter(tags=["turns"])
         202: {"model": schemas.TurnView, "description": "Accepted and still live."},
         **documents.problems(400, 404, 409, 413, 415, 422, 501),
     },
-    openapi_extra=documents.takes(schemas.StartTurn),
+    openapi_extra=documents.takes(schemas.StartTurn, documents.PREFER),
     summary="Start a turn",
 )
 async def start(
@@ -144,7 +144,7 @@ async def _live_turn(house: House, session_id: str) -> str | None:
 
 
 def _to_stop(session: Session, seen_turn_id: str | None, asked: schemas.Interrupt) -> str:
-    wanted = asked.turn_id or seen_turn_id
+    wanted = seen_turn_id if asked.turn_id is None else asked.turn_id
     if seen_turn_id is None or wanted != seen_turn_id:
         raise SessionNotRunning("There is no such live turn to interrupt.", session_id=session.id)
     return seen_turn_id

@@ -1,8 +1,8 @@
 """The one statement that writes events: fences, numbers and inserts for many sessions in one round trip.
 
-Knows nothing of batching or readers. What surprises: rows are locked in id order in a step of their own, since two nodes may
-append to overlapping sets of sessions while a take-over is under way; and the fence is judged on the locked row, not on the
-snapshot.
+Knows nothing of batching or readers. What surprises: rows are locked in id order in steps of their own, sessions first, since
+two nodes may append to overlapping sets of sessions while a take-over is under way, and leases of the same turns are renewed
+beside it; and the fence is judged on the locked row, not on the snapshot.
 """
 
 from collections.abc import Sequence
@@ -57,6 +57,10 @@ WITH entry AS (
   SELECT n.id, n.message_count - n.messages + x.place, n.turn_id, x.role, x.content, x.stop_reason, $22
   FROM unnest($28::int[], $29::int[], $30::text[], $31::text[], $32::text[]) AS x(entry, place, role, content, stop_reason)
   JOIN numbered n ON n.entry = x.entry
+), locked_turns AS (
+  SELECT t.session_id, t.id FROM turns t JOIN numbered n ON t.session_id = n.id AND t.id = n.turn_id
+    JOIN change c ON c.entry = n.entry
+  ORDER BY t.session_id FOR NO KEY UPDATE OF t
 ), turn_rows AS (
   UPDATE turns t SET
     steps = t.steps + c.steps,
@@ -73,8 +77,8 @@ WITH entry AS (
     lease_expires_at = CASE WHEN n.ends THEN NULL ELSE t.lease_expires_at END,
     last_seq = CASE WHEN n.ends THEN n.last_seq ELSE t.last_seq END,
     ended_at = CASE WHEN n.ends THEN $22 ELSE t.ended_at END
-  FROM numbered n JOIN change c ON c.entry = n.entry
-  WHERE t.session_id = n.id AND t.id = n.turn_id
+  FROM locked_turns l, numbered n JOIN change c ON c.entry = n.entry
+  WHERE t.session_id = l.session_id AND t.id = l.id AND n.id = l.session_id
 )
 SELECT entry, last_seq, fence FROM numbered
 """

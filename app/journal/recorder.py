@@ -67,6 +67,7 @@ class Recorder:
         self._timer: asyncio.TimerHandle | None = None
         self._under_way: asyncio.Future[Appended] | None = None
         self.failure: BaseException | None = None
+        self.unwritten: Sequence[Event] = []
 
     @property
     def is_full(self) -> bool:
@@ -101,13 +102,16 @@ class Recorder:
         """Write everything put so far and then these, and return when they are durable.
 
         Raises:
-            Fenced: another owns the turn; nothing of this entry was written.
+            Fenced: another owns the turn, or others queue behind one that would end; nothing was written, and what had been
+                put before is in `unwritten`.
         """
         while self._under_way is not None:
             await asyncio.wait([self._under_way])
         if self.failure is not None:
             raise self.failure
-        appended = await self._submit([*self._take_pending(), *events], messages, change)
+        self.unwritten = self._take_pending()
+        appended = await self._submit([*self.unwritten, *events], messages, change)
+        self.unwritten = []
         self._last = None
         return appended
 

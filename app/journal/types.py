@@ -336,6 +336,9 @@ RESERVED = frozenset({
 
 TERMINAL = frozenset(name for name, event in EVENTS.items() if event.is_terminal)
 
+_LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+"""Characters that JSON leaves as they are and at which many clients split lines, though SSE does not."""
+
 
 def body(event: Event, *, session_id: str, turn_id: str | None, at: str) -> str:
     """Write an event's envelope without its opening brace and `seq`, which the commit gives.
@@ -348,6 +351,8 @@ def body(event: Event, *, session_id: str, turn_id: str | None, at: str) -> str:
     """
     turn = f'"{turn_id}"' if turn_id is not None and not event.is_of_session else "null"
     own = event.payload().decode()
+    if not own.isascii():
+        own = own.translate(_LINE_ENDS)
     rest = "}" if own == "{}" else "," + own[1:]
     return f'"session_id":"{session_id}","turn_id":{turn},"type":"{event.type}","at":"{at}","scope_id":"primary"{rest}'
 

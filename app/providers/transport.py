@@ -257,6 +257,8 @@ class _Connection(asyncio.Protocol):
         if body.status < httpx2.codes.OK:
             body.headers.clear()  # an interim response; the real one follows
             return
+        if sum(len(name) + len(value) for name, value in body.headers) > MAX_HEAD_BYTES:
+            return  # without a head, `data_received` counts the bytes and gives up
         body.has_head = True
         names = {name.lower() for name, _ in body.headers}
         self._is_delimited = not names.isdisjoint({b"content-length", b"transfer-encoding"})

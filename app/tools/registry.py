@@ -30,9 +30,7 @@ class Registry:
         """Make the checks of all tools ready; it takes a quarter of a second, so the start does it beside other work."""
         import jsonschema
 
-        self._validators = {
-            name: jsonschema.Draft202012Validator(tool.spec.input_schema) for name, tool in self._tools.items()
-        }
+        self._validators = {name: jsonschema.Draft202012Validator(tool.spec.input_schema) for name, tool in self._tools.items()}
 
     def fault(self, tool: Tool, args: Mapping[str, Any]) -> str | None:
         """Say in one sentence how arguments break the tool's schema; None where they do not."""

@@ -71,6 +71,17 @@ class Grant:
 LEASE_UNTIL = "clock_timestamp() + make_interval(secs => {})"
 
 
+_LOCKED = """
+WITH locked AS (
+  SELECT t.session_id, t.id FROM turns t JOIN unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS c(session_id, id, fence)
+    ON t.session_id = c.session_id AND t.id = c.id
+  WHERE t.fence = c.fence AND t.owner = $4 AND t.status IN ('running', 'waiting')
+  ORDER BY t.session_id FOR NO KEY UPDATE OF t
+)
+"""
+"""Turns that are held, locked in the order in which the journal locks them, so that neither waits for the other in a circle."""
+
+
 async def renew(db: Connection, node_id: str, lease_seconds: float, claims: Sequence[Claim]) -> set[str]:
     """Renew leases, all in one statement.
 
@@ -78,10 +89,8 @@ async def renew(db: Connection, node_id: str, lease_seconds: float, claims: Sequ
         The ids of the turns that are held still; of the others the attempt must stop.
     """
     rows = await db.fetch(
-        f"""UPDATE turns t SET lease_expires_at = {LEASE_UNTIL.format("$5::float8")}
-            FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS c(session_id, id, fence)
-            WHERE t.session_id = c.session_id AND t.id = c.id AND t.fence = c.fence AND t.owner = $4
-              AND t.status IN ('running', 'waiting') RETURNING t.id""",
+        f"""{_LOCKED} UPDATE turns t SET lease_expires_at = {LEASE_UNTIL.format("$5::float8")} FROM locked l
+            WHERE t.session_id = l.session_id AND t.id = l.id RETURNING t.id""",
         *_columns(claims),
         node_id,
         lease_seconds,
@@ -92,10 +101,8 @@ async def renew(db: Connection, node_id: str, lease_seconds: float, claims: Sequ
 async def release(db: Connection, node_id: str, claims: Sequence[Claim]) -> None:
     """Give turns back unfinished, so that any node may go on at once."""
     await db.execute(
-        """UPDATE turns t SET owner = NULL, lease_expires_at = clock_timestamp()
-           FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS c(session_id, id, fence)
-           WHERE t.session_id = c.session_id AND t.id = c.id AND t.fence = c.fence AND t.owner = $4
-             AND t.status IN ('running', 'waiting')""",
+        f"""{_LOCKED} UPDATE turns t SET owner = NULL, lease_expires_at = clock_timestamp() FROM locked l
+            WHERE t.session_id = l.session_id AND t.id = l.id""",
         *_columns(claims),
         node_id,
     )

@@ -131,7 +131,8 @@ class Attempt:
     async def _finish(self, record: Record) -> None:
         """End a turn that others queue behind: its end and the next one's beginning are one commit."""
         claim = self._claim
-        entry = Entry(claim.session_id, claim.fence, claim.turn_id, record.events, record.messages, record.change)
+        events = [*self._recorder.unwritten, *record.events]
+        entry = Entry(claim.session_id, claim.fence, claim.turn_id, events, record.messages, record.change)
 
         async def act() -> None:
             async with self._bench.journal.transaction() as tx:

@@ -18,8 +18,8 @@ class Cable:
     """Whether answers are swallowed: what a client sends still arrives."""
     is_refusing: bool = False
     """Whether new connections are closed at once."""
+    refused: int = 0
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
-    connections: int = 0
 
     def cut(self) -> None:
         """Break every connection."""
@@ -30,9 +30,9 @@ class Cable:
     async def carry(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until one side closes."""
         if self.is_refusing:
+            self.refused += 1
             writer.transport.abort()
             return
-        self.connections += 1
         server_reader, server_writer = await asyncio.open_unix_connection(path)
         self._writers |= {writer, server_writer}
         try:

@@ -157,7 +157,7 @@ async def test_ending_is_refused_while_turns_wait_unless_the_writer_promotes_the
 
 async def test_every_character_comes_back_as_it_was_written(database: Database, journal: Journal) -> None:
     claim = await claimed(journal)
-    text = "NUL \0, CR \r, LF \n, U+2028 \u2028, quote \", backslash \\, 𝄞, \x7f, \ufeff"
+    text = 'NUL \0, CR \r, LF \n, U+2028 \u2028, quote ", backslash \\, 𝄞, \x7f, \ufeff'
     blocks = (Text(text), ToolUse("id\0", text, {text: [text, 1e2, None]}), ToolResult("id\0", text, is_error=False))
 
     await written(database, replace(entry_of(claim, text), messages=[Message("assistant", blocks)]))

@@ -46,7 +46,7 @@ class Shell:
         finally:
             if process.returncode is None:
                 process.kill()
-            await process.wait()
+            await process.communicate()
 
     async def run(self, block: str) -> str:
         """Type a block, and return what it printed."""
@@ -94,7 +94,10 @@ def test_no_document_names_a_setting_that_is_gone() -> None:
 
 
 def test_each_promise_has_a_number_and_tests_that_exist() -> None:
-    for number, promise, proofs in rows(section(README, "What is promised")):
+    promised = rows(section(README, "What is promised"))
+
+    assert promised
+    for number, promise, proofs in promised:
         files = re.findall(r"`(tests/[^`]+)`", proofs)
         assert number in PROMISES
         assert promise
@@ -114,11 +117,12 @@ async def test_the_curl_session_runs_as_it_stands(tmp_path: Path) -> None:
             await shell.run(kill)
             async with asyncio.timeout(BLOCK_SECONDS):
                 assert await service.process.wait() == -9
-        async with Service.started(tmp_path, rate | {"SURICATE_PORT": address.rpartition(":")[2]}):
+        async with Service.started(tmp_path, rate | {"SURICATE_PORT": address.rpartition(":")[2]}) as service:
             rest = _events(await shell.run(read_on))
             answer = orjson.loads(await shell.run(second))
             accepted, stopped = _objects(await shell.run(stop))
             listed, messages, archived = _objects(await shell.run(look))
+            await service.terminate()
 
     numbers = [event["seq"] for event in seen + rest]
     assert numbers == list(range(2, len(numbers) + 2))

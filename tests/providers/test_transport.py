@@ -5,7 +5,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -35,8 +35,8 @@ async def saying(answer: bytes, *, hangs_up: bool = True, tls: ssl.SSLContext | 
         while await reader.readline() not in {b"\r\n", b""}:
             pass
         writer.write(answer)
-        if not hangs_up:
-            await reader.read()
+        with suppress(ConnectionResetError):
+            await (writer.drain() if hangs_up else reader.read())
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
@@ -108,7 +108,7 @@ async def test_server_that_hung_up_while_idle_is_asked_over_a_new_connection(
     async with saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi") as url:
         first = await get(transport, url)
         async with asyncio.timeout(LIMIT_SECONDS):
-            while transport._open:
+            while transport._open:  # noqa: ASYNC110 - nobody is told of it
                 await asyncio.sleep(0)
         second = await get(transport, url)
 
@@ -122,7 +122,7 @@ async def test_body_that_is_not_read_stops_being_received(transport: Transport, 
     [connection] = transport._open
 
     async with asyncio.timeout(LIMIT_SECONDS):
-        while not connection._is_paused:
+        while not connection._is_paused:  # noqa: ASYNC110 - nobody is told of it
             await asyncio.sleep(0)
         body = aiter(response.stream)  # type: ignore[arg-type] # it is the transport's own, so an async one
         piece, after = await anext(body), await anext(body)
@@ -160,14 +160,21 @@ async def test_connect_deadline_is_a_connect_timeout(transport: Transport) -> No
         await transport.handle_async_request(request)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-async def test_https_is_spoken_with_those_who_are_trusted_only(transport: Transport, tmp_path: Path) -> None:
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that nobody has signed, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the certificate is made with openssl")
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout {key} -out {certificate}"  # fmt: skip
-    subprocess.run(command.split(), check=True, capture_output=True)
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
+
+
+async def test_https_is_spoken_with_those_who_are_trusted_only(transport: Transport, certificate: tuple[Path, Path]) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
-    trusting = Transport(ssl.create_default_context(cafile=str(certificate)))
+    server.load_cert_chain(*certificate)
+    trusting = Transport(ssl.create_default_context(cafile=str(certificate[0])))
 
     async with saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", tls=server) as url, trusting:
         answer = await get(trusting, url)

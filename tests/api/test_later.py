@@ -1,0 +1,128 @@
+"""What later versions will have is refused with 501 and by name: never accepted and ignored."""
+
+from typing import Any
+
+import pytest
+
+from tests.api.test_turns import Desk
+from tests.service import Service
+
+pytestmark = pytest.mark.anyio
+
+SCHEMA = {"type": "object", "properties": {}}
+CREATE: dict[str, Any] = {
+    "output_schema": SCHEMA,
+    "structured_output_retries": 1,
+    "budget_limits": {"max_tokens": 5},
+    "external_tools": [{"name": "a", "description": "b", "input_schema": SCHEMA}],
+    "approval_tools": ["datetime"],
+    "preload_skills": ["a"],
+    "skill_references": ["a"],
+    "hooks_override": {"disable": ["a"]},
+    "host_mode": True,
+    "comms_name": "a",
+    "peer_meta": {"a": "b"},
+    "silent_comms_intents": ["a"],
+    "max_inline_peer_notifications": 3,
+    "resume_session": {"version": 1},
+    "ephemeral": True,
+}
+TURN: dict[str, Any] = {
+    "skill_references": ["a"],
+    "output_schema": SCHEMA,
+    "budget_limits": {"max_tool_calls": 0},
+    "host_mode": True,
+}
+IMAGE = [{"type": "image", "media_type": "image/png", "data": "AAAA"}]
+
+
+@pytest.fixture
+async def desk(service: Service) -> Desk:
+    """A session that has taken no turn."""
+    return Desk(service, (await service.create())["session_id"])
+
+
+@pytest.mark.parametrize("name", CREATE)
+async def test_later_field_of_a_session_is_refused(service: Service, name: str) -> None:
+    answer = await service.client.post("/v1/sessions", json={"prompt": "Hello", name: CREATE[name]})
+
+    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
+    assert name in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "body", [{"output_schema": {}}, {"host_mode": 0}, {"resume_session": {}}, {"max_inline_peer_notifications": 0}]
+)
+async def test_what_only_looks_like_nothing_is_refused_too(service: Service, body: dict[str, Any]) -> None:
+    answer = await service.client.post("/v1/sessions", json=body)
+
+    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
+
+
+@pytest.mark.parametrize("name", ["shell", "subagents", "memory", "mob"])
+async def test_tool_category_that_is_off_is_refused(service: Service, name: str) -> None:
+    answer = await service.client.post("/v1/sessions", json={"prompt": "Hello", "tools": {name: True}})
+
+    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
+    assert name in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", TURN)
+async def test_later_field_of_a_turn_is_refused_and_starts_nothing(desk: Desk, name: str) -> None:
+    answer = await desk.start("Hello", **{name: TURN[name]})
+
+    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
+    assert (await desk.turns())["turns"] == []
+
+
+@pytest.mark.parametrize("on_busy", ["steer", "interrupt"])
+async def test_later_ways_with_a_busy_session_are_refused(desk: Desk, on_busy: str) -> None:
+    answer = await desk.start("Hello", on_busy=on_busy)
+
+    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
+
+
+async def test_images_are_refused(service: Service, desk: Desk) -> None:
+    create = await service.client.post("/v1/sessions", json={"prompt": IMAGE})
+    start = await service.client.post(f"{desk.path}/turns", json={"prompt": IMAGE})
+
+    assert (create.status_code, start.status_code) == (501, 501)
+    assert create.json()["code"] == start.json()["code"] == "CAPABILITY_UNAVAILABLE"
+
+
+async def test_interrupt_after_the_step_is_refused(service: Service, desk: Desk) -> None:
+    answer = await service.client.post(f"{desk.path}/interrupt", json={"mode": "after_step"})
+
+    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
+
+
+@pytest.mark.parametrize("name", [*CREATE, "prompt"])
+async def test_null_or_nothing_of_a_later_field_is_no_request_for_it(service: Service, name: str) -> None:
+    answer = await service.client.post("/v1/sessions", json={name: None})
+
+    assert answer.status_code == 201
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai", "gemini"])
+async def test_provider_that_is_not_configured_is_refused(service: Service, provider: str) -> None:
+    answer = await service.client.post("/v1/sessions", json={"model": "m", "provider": provider})
+
+    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "{session}/fork"),
+        ("GET", "{session}/export"),
+        ("POST", "{session}/compact"),
+        ("POST", "{session}/tool_results"),
+        ("POST", "{session}/approvals/call_1"),
+        ("GET", "/v1/models"),
+    ],
+)
+async def test_later_route_is_refused(service: Service, desk: Desk, method: str, path: str) -> None:
+    answer = await service.client.request(method, path.format(session=desk.path))
+
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")

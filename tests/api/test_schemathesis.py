@@ -1,0 +1,72 @@
+"""Requests made up from the server's own OpenAPI document: no answer is undocumented, of another shape, or a mistake.
+
+The document is the snapshot, which `test_openapi` holds against the one that is served.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from anyio.from_thread import start_blocking_portal
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.specs.openapi import checks
+
+from tests.api.databases import fresh_database
+from tests.service import Service
+
+EXAMPLES = 20
+REQUEST_SECONDS = 10
+HELD = [checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance]
+
+schema = schemathesis.openapi.from_path(Path(__file__).with_name("openapi.json"))
+
+
+@pytest.fixture(scope="module")
+def server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server of its own, whose scripted model speaks at full speed."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(fresh_database(postgres)) as url:
+        values = {
+            "SURICATE_DATABASE_URL": url,
+            "SURICATE_SCRIPTED_TOKENS_PER_SECOND": "0",
+            "SURICATE_MAX_WAIT_SECONDS": "2",
+        }
+        started = Service.started(tmp_path_factory.mktemp("schemathesis"), values)
+        with portal.wrap_async_context_manager(started) as service:
+            yield service
+
+
+@pytest.fixture(scope="module")
+def known_ids(server: Service) -> dict[str, str]:
+    """A session and a turn that exist."""
+    import httpx2
+
+    created = httpx2.post(f"{server.base_url}/v1/sessions", json={"prompt": "Hello"}, trust_env=False).json()
+    return {"session_id": created["session_id"], "turn_id": created["turn"]["turn_id"]}
+
+
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    derandomize=False,
+)
+def test_every_answer_is_documented(case: Any, server: Service, known_ids: dict[str, str]) -> None:
+    if case.method != "DELETE":  # what others need stays
+        for name, value in known_ids.items():
+            if name in (case.path_parameters or {}) and len(case.path_parameters[name]) % 2:
+                case.path_parameters[name] = value
+    headers = {"Accept": "application/json"}
+
+    response = case.call(base_url=server.base_url, headers=headers, timeout=REQUEST_SECONDS)
+
+    assert response.status_code < 500 or response.status_code == 501, response.text
+    case.validate_response(response, checks=HELD)
+
+
+def test_server_still_answers_and_logged_no_mistake(server: Service) -> None:
+    assert "request_crashed" not in server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
