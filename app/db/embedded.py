@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import quote
 
 import asyncpg
@@ -151,9 +151,8 @@ class _Process(asyncio.SubprocessProtocol):
         self._transport: asyncio.SubprocessTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
-        self.pid = transport.get_pid() or 0
+        self._transport = cast("asyncio.SubprocessTransport", transport)  # uvloop's is one by its methods alone
+        self.pid = self._transport.get_pid() or 0
 
     def process_exited(self) -> None:
         self.ended.set()

@@ -23,7 +23,7 @@ class Providers(Mapping[str, Provider]):
     """The configured vendors, by name."""
 
     def __init__(self, configured: Mapping[Name, Provider]) -> None:
-        self._configured: dict[str, Provider] = {**configured}
+        self._configured: dict[str, Provider] = {name: provider for name, provider in configured.items()}  # noqa: C416 - widens the key
 
     def __getitem__(self, name: str) -> Provider:
         return self._configured[name]

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app import ids, sessions
-from app.db.engine import Connection, Database
+from app.db.engine import Database
 from app.journal.entry import Appended
 from app.journal.journal import Journal
 from app.journal.recorder import Recorder
@@ -118,20 +118,15 @@ def said(*words: str, step: int = 1) -> list[Event]:
     return [StepStarted(step), *(TextDelta(step, word) for word in words)]
 
 
-async def rows_of(db: Connection, session_id: str) -> list[dict[str, Any]]:
-    """Read a session's log as envelopes, in order of numbers."""
-    rows = await db.fetch("SELECT seq, payload FROM events WHERE session_id = $1 ORDER BY seq", session_id)
-    return [orjson.loads(f'{{"seq":{row["seq"]},{row["payload"]}') for row in rows]
-
-
 async def log_of(database: Database, session_id: str) -> list[dict[str, Any]]:
     """Read a session's log as envelopes; its numbers are from 1 without gaps and end at the session's head."""
+    query = """SELECT e.seq, e.payload, s.last_seq FROM events e LEFT JOIN sessions s ON s.id = e.session_id
+               WHERE e.session_id = $1 ORDER BY e.seq"""
     async with database.connection() as db:
-        log = await rows_of(db, session_id)
-        head = await db.fetchval("SELECT last_seq FROM sessions WHERE id = $1", session_id)
-    assert [event["seq"] for event in log] == list(range(1, len(log) + 1))
-    assert head is None or head == len(log)
-    return log
+        rows = await db.fetch(query, session_id)
+    assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
+    assert {row["last_seq"] for row in rows} <= {None, len(rows)}
+    return [orjson.loads(f'{{"seq":{row["seq"]},{row["payload"]}') for row in rows]
 
 
 async def types_of(database: Database, session_id: str) -> list[str]:
