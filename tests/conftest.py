@@ -77,7 +77,7 @@ async def double() -> AsyncIterator[ProviderDouble]:
 
 @pytest.fixture
 async def serve(database_url: str, tmp_path: Path) -> AsyncIterator[Callable[..., "asyncio.Future[Service]"]]:
-    """Start servers on one fresh database: `service = await serve(SURICATE_LEASE_SECONDS="2")`; all are ended after the test."""
+    """Start servers on one fresh database: `await serve(SURICATE_LEASE_SECONDS="2")`; all are ended after the test."""
     async with AsyncExitStack() as stack:
 
         async def start(**settings: str) -> Service:
