@@ -14,7 +14,7 @@ Frames are ready bytes; those that are at hand together go out as one chunk.
 """
 
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -31,6 +31,7 @@ from app.journal.types import TERMINAL
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 DRAINING = b"event: stream_draining\ndata: {}\n\n"
+CHUNK_BYTES = 256 * 1024
 GRACE_SECONDS = 1.0  # for the farewell, once the server is told to stop
 
 log = structlog.get_logger()
@@ -95,13 +96,22 @@ async def _events(house: House, reading: Reading) -> AsyncGenerator[bytes, None]
 async def _chunks(subscription: Subscription, reading: Reading) -> AsyncGenerator[bytes, None]:
     async with aclosing(subscription.read(follow=reading.follow)) as batches:
         async for batch in batches:
-            chunk = b"".join([shown.frame for shown in batch if reading.which.wants(shown.type, shown.turn_id)])
-            if chunk:
+            for chunk in _joined([shown.frame for shown in batch if reading.which.wants(shown.type, shown.turn_id)]):
                 yield chunk
             if reading.ends_with_turn and batch[-1].type in TERMINAL:
                 return
     if subscription.is_stopped:
         yield DRAINING
+
+
+def _joined(frames: Sequence[bytes]) -> Iterator[bytes]:
+    """Join frames to chunks of some size: between two of them it is seen whether the reader still reads."""
+    begin, size = 0, 0
+    for end, frame in enumerate(frames, 1):
+        size += len(frame)
+        if size >= CHUNK_BYTES or end == len(frames):
+            yield b"".join(frames[begin:end])
+            begin, size = end, 0
 
 
 def _opening(reset_to: int | None) -> bytes:

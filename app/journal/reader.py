@@ -95,10 +95,11 @@ async def page(
     head, archived_at = rows[0]["last_seq"], rows[0]["archived_at"]
     events = [
         Stored(row["seq"], str(row["turn_id"]) if row["turn_id"] is not None else None, row["type"], row["payload"])
-        for row in rows[:limit]
+        for row in rows
         if row["seq"] is not None
     ]
-    is_last = len(events) < max(limit, 1)
+    is_last = len(events) < limit
+    events = events[:limit]
     read_to = max(after, head) if is_last else events[-1].seq if events else after
     return Page(events, read_to, is_last, head, archived_at)
 

@@ -33,7 +33,7 @@ class Case:
 
 def cases() -> list[Case]:
     """Return the whole table."""
-    return [*_bytes(), *_heads(), *_bodies(), *_fields(), *_queries(), *_cursors(), *_paths(), *_methods()]
+    return [*_bytes(), *_heads(), *_bodies(), *_envelopes(), *_fields(), *_queries(), *_cursors(), *_paths(), *_methods()]
 
 
 def _bytes() -> Iterator[Case]:
@@ -125,6 +125,10 @@ def _bodies() -> Iterator[Case]:
         "100,000 deep behind a string": b'["\\"",' + b'{"a":' * 100_000,
     }.items():
         yield Case(name, (request("POST", LIST, body),), 400, "MALFORMED_JSON")
+
+
+def _envelopes() -> Iterator[Case]:
+    """Bodies too large, of the wrong type, or packed."""
     big = b'{"title": "' + CANARY.encode() * (5 * MEBIBYTE // len(CANARY)) + b'"}'
     yield Case("5 MB", (request("POST", LIST, big),), 413, "BODY_TOO_LARGE")
     pieces = [big[start : start + 65_536] for start in range(0, len(big), 65_536)]

@@ -99,15 +99,15 @@ class Client:
         """
         connection = await connect(base_url)
         took: list[float] = []
-        content = b""
+        content, is_json = b"", False
         for _ in range(count):
             began = clock.monotonic()
             answer = await connection.request(method, path, body=body, headers=headers)
             took.append(clock.monotonic() - began)
             assert answer.status < 300, answer
             content = answer.body
+            is_json = answer.headers.get(b"content-type", b"").startswith(b"application/json")
         connection.close()
-        is_json = answer.headers.get(b"content-type", b"").startswith(b"application/json")
         return {
             "took": _milliseconds(took),
             "bytes": len(content),

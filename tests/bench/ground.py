@@ -101,6 +101,7 @@ class Ground:
         command, env = self._command(name, database_url)
         async with process(command, env=env | settings, stderr=self.folder / "servers.log") as running:
             assert running.stdout is not None
+            line, found = b"", None
             async with asyncio.timeout(START_SECONDS):
                 while line := await running.stdout.readline():
                     if found := re.search(rb"listens on (\S+)", line):

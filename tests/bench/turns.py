@@ -72,13 +72,14 @@ async def short_turns(ground: Ground, *, quick: bool) -> list[Row]:
                 alone[name].append(single.first_ms)
                 saturated[name].append(run)
     later = {name: median(alone[name]) - median(double) for name in SERVERS}
+    first = f"first token later than the double's own ({median(double):.2f} ms), one turn at a time"
     what = f"of a turn of {TOKENS} tokens, {CONCURRENCY} at once"
     return [
-        _row("c", "c-cpu", f"server's CPU {what}", "ms", {n: median([r.server_ms for r in rs]) for n, rs in saturated.items()}, Aim(4)),
-        _row("c", "c-postgres", f"Postgres' CPU {what}", "ms", {n: median([r.postgres_ms for r in rs]) for n, rs in saturated.items()}),
+        _row("c", "c-cpu", f"server's CPU {what}", "ms", _medians(saturated, "server_ms"), Aim(4)),
+        _row("c", "c-postgres", f"Postgres' CPU {what}", "ms", _medians(saturated, "postgres_ms")),
         _row("c", "c-turns", f"turns of {TOKENS} tokens, {CONCURRENCY} at once", "a second",
-             {n: median([r.turns_per_second for r in rs]) for n, rs in saturated.items()}, Aim(200, ">=")),
-        _row("c", "c-first", f"first token later than the double's own ({median(double):.2f} ms), one turn at a time", "ms", later, Aim(8)),
+             _medians(saturated, "turns_per_second"), Aim(200, ">=")),
+        _row("c", "c-first", first, "ms", later, Aim(8)),
     ]  # fmt: skip
 
 
@@ -119,6 +120,10 @@ async def _first_token_of_double(ground: Ground, turns: int) -> float:
     requests = [("/v1/chat/completions", COMPLETION)] * turns
     seen = await ground.load("turns", base_url=base_url, requests=requests, concurrency=1)
     return float(seen["first"]["p50"])
+
+
+def _medians(runs: dict[str, list[Run]], figure: str) -> dict[str, float]:
+    return {name: median([getattr(run, figure) for run in found]) for name, found in runs.items()}
 
 
 def _row(part: str, key: str, what: str, unit: str, figures: dict[str, float], aim: Aim | None = None) -> Row:

@@ -94,6 +94,7 @@ class Connection(asyncio.Protocol):
 async def connect(base_url: str) -> Connection:
     """Open a connection."""
     address = urlsplit(base_url)
+    host, port = address.hostname or "", address.port or 80
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Connection(address.netloc.encode()), address.hostname, address.port)
+    _, connection = await loop.create_connection(lambda: Connection(address.netloc.encode()), host, port)
     return connection

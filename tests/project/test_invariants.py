@@ -162,7 +162,7 @@ async def test_readers_that_wait_hold_no_connection(database: Database) -> None:
         readers = [opened.__enter__() for opened in with_open]
         waiting = [tasks.create_task(ledger.read_until(reader, 3)) for reader in readers]
         async with asyncio.timeout(ledger.LIMIT_SECONDS):
-            while database.pool_in_use or any(reader.cursor < 2 for reader in readers):  # noqa: ASYNC110 - a pool has no event
+            while database.pool_in_use or any(reader.cursor < 2 for reader in readers):
                 await asyncio.sleep(0.005)
         undone = [task.done() for task in waiting]
         async with ledger.running(journal.writer.run()):

@@ -108,7 +108,7 @@ async def test_server_that_hung_up_while_idle_is_asked_over_a_new_connection(
     async with saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi") as url:
         first = await get(transport, url)
         async with asyncio.timeout(LIMIT_SECONDS):
-            while transport._open:  # noqa: ASYNC110 - nobody is told of it
+            while transport._open:
                 await asyncio.sleep(0)
         second = await get(transport, url)
 
@@ -122,7 +122,7 @@ async def test_body_that_is_not_read_stops_being_received(transport: Transport, 
     [connection] = transport._open
 
     async with asyncio.timeout(LIMIT_SECONDS):
-        while not connection._is_paused:  # noqa: ASYNC110 - nobody is told of it
+        while not connection._is_paused:
             await asyncio.sleep(0)
         body = aiter(response.stream)  # type: ignore[arg-type] # it is the transport's own, so an async one
         piece, after = await anext(body), await anext(body)

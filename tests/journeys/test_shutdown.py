@@ -1,0 +1,111 @@
+"""SIGTERM: readers are told, callers are answered, turns go on elsewhere; and all of it in under two seconds."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.api import raw
+from tests.journeys.follower import Follower
+from tests.provider_double import scripts
+from tests.provider_double.client import ProviderDouble
+from tests.service import Service
+
+pytestmark = pytest.mark.anyio
+
+EXIT_SECONDS = 2.0
+IDLE_STREAMS = 20
+
+
+@pytest.fixture
+def settings(double: ProviderDouble) -> dict[str, str]:
+    """Settings of servers whose provider is the double."""
+    return {"SURICATE_OPENAI_COMPATIBLE_BASE_URL": double.base_url}
+
+
+async def test_server_stops_in_time_with_idle_streams_a_waiting_caller_and_a_live_turn_which_goes_on(
+    serve: Callable[..., Awaitable[Service]], double: ProviderDouble, settings: dict[str, str]
+) -> None:
+    before = await serve(**settings)
+    await double.play([scripts.text("Lon"), scripts.endless(rate=50)], [scripts.text("Paris."), scripts.finish()])
+    idle = (await before.create())["session_id"]
+    live = (await before.create())["session_id"]
+    readers = [Follower(idle) for _ in range(IDLE_STREAMS)] + [Follower(live)]
+
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(before.client.post(f"/v1/sessions/{live}/turns", json={"prompt": "Hello"}))
+        await double.started(1)
+        for reader in readers:
+            tasks.create_task(reader.follow(before))
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(reader.saw(1) for reader in readers))
+        began = asyncio.get_running_loop().time()
+        await before.terminate()
+        took = asyncio.get_running_loop().time() - began
+
+    assert took < EXIT_SECONDS
+    assert all(reader.farewells == ["stream_draining"] for reader in readers)
+    assert (waiting.result().status_code, waiting.result().json()["status"]) == (202, "running")
+    assert (await double.ended(1)).closed_by_client_at is not None
+    after = await serve(**settings)
+    async with asyncio.timeout(10):
+        await readers[-1].follow(after, until=["turn_completed"])
+    readers[-1].assert_saw_everything(await after.log_of(live))
+    assert readers[-1].count("turn_resumed") == 1
+    assert readers[-1].data[-1]["text"] == "Paris."
+
+
+async def test_farewell_has_no_id_and_the_body_ends_cleanly(
+    serve: Callable[..., Awaitable[Service]], settings: dict[str, str]
+) -> None:
+    service = await serve(**settings)
+    session_id = (await service.create())["session_id"]
+
+    async with raw.connection(service.base_url) as (reader, writer), asyncio.timeout(10):
+        writer.write(raw.request("GET", f"/v1/sessions/{session_id}/events", b"", b"accept: text/event-stream"))
+        await reader.readuntil(b"session_created")
+        await service.terminate()
+        rest = await reader.read()
+
+    assert b"event: stream_draining\ndata: {}\n\n" in rest
+    assert rest.endswith(b"0\r\n\r\n")
+
+
+async def test_turn_that_can_end_within_the_grace_ends_here(
+    serve: Callable[..., Awaitable[Service]], double: ProviderDouble, settings: dict[str, str]
+) -> None:
+    before = await serve(**settings)
+    await double.play([scripts.text("Par"), scripts.wait(0.3), scripts.text("is."), scripts.finish()])
+    created = await before.create("Hello")
+    await double.started(1)
+
+    await before.terminate()
+
+    after = await serve(**settings)
+    view = await after.ended(created["session_id"], created["turn"]["turn_id"])
+    assert (view["status"], view["text"], view["attempt"]) == ("completed", "Paris.", 1)
+
+
+async def test_draining_server_is_not_ready_and_answers_on_open_connections(
+    serve: Callable[..., Awaitable[Service]], double: ProviderDouble, settings: dict[str, str]
+) -> None:
+    service = await serve(**settings, SURICATE_SHUTDOWN_GRACE_SECONDS="5")
+    await double.play([scripts.text("Par"), scripts.wait(0.5), scripts.finish()])
+    session_id = (await service.create("Hello"))["session_id"]
+    follower = Follower(session_id)
+    async with raw.connection(service.base_url) as (reader, writer), asyncio.TaskGroup() as tasks:
+        writer.write(raw.request("GET", "/readyz"))
+        ready = await raw.read(reader)
+        writer.write(raw.request("POST", "/v1/sessions", b"{}")[:-1])
+        tasks.create_task(follower.follow(service))
+        await follower.saw(1)
+
+        stopping = tasks.create_task(service.terminate())
+        while not follower.farewells:
+            await asyncio.sleep(0)
+        writer.write(b"}")
+        answered = await raw.read(reader)
+        await stopping
+
+    assert ready.status == 200
+    assert answered.status == 201
