@@ -209,7 +209,8 @@ def manner(request: Request) -> Manner:
         match = _WAIT.match(waits[0])
         if match is None:
             raise InvalidRequest.at("header.Prefer", "wait is a whole number of seconds, e.g. wait=10.")
-        return Manner(is_stream=False, wait_seconds=min(int(match[1]), longest), applied=waits[0])
+        seconds = min(int(match[1]), longest)
+        return Manner(is_stream=False, wait_seconds=seconds, applied=f"wait={seconds:g}")
     if "respond-async" in wanted:
         return Manner(is_stream=False, wait_seconds=0, applied="respond-async")
     return Manner(is_stream=False, wait_seconds=longest, applied=None)

@@ -1,5 +1,6 @@
 """The HTTP server under the app: uvicorn, with our socket, our words for what is no HTTP, and our order of stopping."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -15,6 +16,7 @@ from app.errors import StartupError
 SEND_BUFFER_BYTES = 128 * 1024  # a reader that takes nothing costs no more kernel memory than this
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
+UNREADY_SECONDS = 0.25  # the door stays open, for balancers to see it close
 GRACE_SECONDS = 3  # for answers under way; streams and waiting requests end at once
 
 
@@ -66,6 +68,12 @@ class Server(uvicorn.Server):
         """Open the app, then the door."""
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the door, after a moment in which who asks is told that this server is no longer ready."""
+        if not self.force_exit:
+            await asyncio.sleep(UNREADY_SECONDS)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal stops at once."""

@@ -6,7 +6,6 @@ beside it; and the fence is judged on the locked row, not on the snapshot.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import orjson
 
@@ -84,6 +83,31 @@ SELECT entry, last_seq, fence FROM numbered
 """
 
 
+_APPEND_EVENTS = """
+WITH entry AS (
+  SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::int[])
+    WITH ORDINALITY AS e(session_id, fence, number, turn_id, events, entry)
+), locked AS (
+  SELECT s.id FROM sessions s JOIN entry e ON s.id = e.session_id
+  WHERE s.fence = e.fence ORDER BY s.id FOR NO KEY UPDATE OF s
+), numbered AS (
+  UPDATE sessions s SET
+    last_seq = s.last_seq + e.events,
+    append_number = CASE WHEN e.number > 0 THEN e.number ELSE s.append_number END
+  FROM locked l, entry e
+  WHERE s.id = l.id AND s.id = e.session_id AND s.fence = e.fence
+  RETURNING e.entry - 1 AS entry, s.id, e.turn_id, s.last_seq - e.events AS base_seq, s.last_seq, s.fence
+), event_rows AS (
+  INSERT INTO events (session_id, seq, turn_id, type, scope_id, at, payload)
+  SELECT n.id, n.base_seq + x.place, CASE WHEN x.in_turn THEN n.turn_id END, x.type, 'primary', $6, x.payload
+  FROM unnest($7::int[], $8::int[], $9::boolean[], $10::text[], $11::text[]) AS x(entry, place, in_turn, type, payload)
+  JOIN numbered n ON n.entry = x.entry
+)
+SELECT entry, last_seq, fence FROM numbered
+"""
+"""The same for a batch of events alone, which most are: a third of the columns and none of the steps that find no work."""
+
+
 async def append(db: Connection, batch: Sequence[Entry]) -> list[Appended | None]:
     """Append entries to their sessions' logs in one statement; it commits with whatever transaction `db` is in.
 
@@ -104,7 +128,17 @@ async def append(db: Connection, batch: Sequence[Entry]) -> list[Appended | None
         [body(event, session_id=entry.session_id, turn_id=entry.turn_id, at=at) for event in entry.events] for entry in batch
     ]
     with translated():
-        rows = await db.fetch(_APPEND, *_entry_columns(batch), *_change_columns(batch), *_row_columns(batch, bodies, now))
+        if all(entry.change is None and not entry.messages for entry in batch):
+            rows = await db.fetch(_APPEND_EVENTS, *_event_entry_columns(batch), now, *_event_columns(batch, bodies))
+        else:
+            rows = await db.fetch(
+                _APPEND,
+                *_entry_columns(batch),
+                *_change_columns(batch),
+                now,
+                *_event_columns(batch, bodies),
+                *_message_columns(batch),
+            )
     written = {row["entry"]: row for row in rows}
     return [_appended(entry, written.get(index), bodies[index]) for index, entry in enumerate(batch)]
 
@@ -153,18 +187,32 @@ def _change_row(index: int, change: TurnChange) -> tuple[object, ...]:
     )
 
 
-def _row_columns(batch: Sequence[Entry], bodies: list[list[str]], now: datetime) -> list[object]:
-    events = [
+def _event_entry_columns(batch: Sequence[Entry]) -> tuple[list[object], ...]:
+    return (
+        [entry.session_id for entry in batch],
+        [entry.fence for entry in batch],
+        [entry.number for entry in batch],
+        [entry.turn_id for entry in batch],
+        [len(entry.events) for entry in batch],
+    )
+
+
+def _event_columns(batch: Sequence[Entry], bodies: list[list[str]]) -> list[list[object]]:
+    rows = [
         (index, place, not event.is_of_session, event.type, text)
         for index, entry in enumerate(batch)
         for place, (event, text) in enumerate(zip(entry.events, bodies[index], strict=True), 1)
     ]
-    messages = [
+    return _columns(rows, 5)
+
+
+def _message_columns(batch: Sequence[Entry]) -> list[list[object]]:
+    rows = [
         (index, place, message.role, dump_content(message.content), message.stop_reason)
         for index, entry in enumerate(batch)
         for place, message in enumerate(entry.messages, 1)
     ]
-    return [now, *_columns(events, 5), *_columns(messages, 5)]
+    return _columns(rows, 5)
 
 
 def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:

@@ -136,7 +136,8 @@ class Subscription:
             found = await page(db, self._session_id, self.cursor, self._which)
         if found is None:
             return [], True
-        self._channel.head = max(self._channel.head, found.last_seq)
+        if found.last_seq > self._channel.head:
+            self._channel.advance(found.last_seq)  # the others too: the poll tells only of what no reader has seen
         self.cursor = found.read_to
         if found.is_last:
             self._asked = doubts

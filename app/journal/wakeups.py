@@ -29,7 +29,7 @@ class Wakeups(Protocol):
     """What carries wake-ups between nodes."""
 
     def tell(self, session_id: str, seq: int) -> None:
-        """Tell the other nodes, soon, that a session's log has grown to a number."""
+        """Tell the other nodes, soon, that a session's log has grown to a number; 0: that it is gone."""
 
     async def run(self) -> None:
         """Carry wake-ups for as long as the process lives."""
@@ -60,8 +60,8 @@ class PostgresWakeups:
         self.is_listening = False
 
     def tell(self, session_id: str, seq: int) -> None:
-        """Tell the other nodes, within a tick, that a session's log has grown to a number."""
-        self._news[session_id] = seq
+        """Tell the other nodes, within a tick, that a session's log has grown to a number; 0: that it is gone."""
+        self._news[session_id] = max(seq, self._news.get(session_id, 0)) if seq else 0
         self._has_news.set()
 
     async def run(self) -> None:

@@ -1,6 +1,7 @@
 """SIGTERM: readers are told, callers are answered, turns go on elsewhere; and all of it in under two seconds."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -86,26 +87,36 @@ async def test_turn_that_can_end_within_the_grace_ends_here(
     assert (view["status"], view["text"], view["attempt"]) == ("completed", "Paris.", 1)
 
 
-async def test_draining_server_is_not_ready_and_answers_on_open_connections(
-    serve: Callable[..., Awaitable[Service]], double: ProviderDouble, settings: dict[str, str]
+async def test_draining_server_says_that_it_is_not_ready(
+    serve: Callable[..., Awaitable[Service]], settings: dict[str, str]
 ) -> None:
-    service = await serve(**settings, SURICATE_SHUTDOWN_GRACE_SECONDS="5")
-    await double.play([scripts.text("Par"), scripts.wait(0.5), scripts.finish()])
-    session_id = (await service.create("Hello"))["session_id"]
-    follower = Follower(session_id)
-    async with raw.connection(service.base_url) as (reader, writer), asyncio.TaskGroup() as tasks:
-        writer.write(raw.request("GET", "/readyz"))
-        ready = await raw.read(reader)
-        writer.write(raw.request("POST", "/v1/sessions", b"{}")[:-1])
-        tasks.create_task(follower.follow(service))
-        await follower.saw(1)
+    service = await serve(**settings)
+    before = await service.client.get("/readyz")
 
+    async with asyncio.TaskGroup() as tasks:
         stopping = tasks.create_task(service.terminate())
-        while not follower.farewells:
-            await asyncio.sleep(0)
+        while (answer := await service.client.get("/readyz")).status_code == 200:
+            pass
+
+    assert (before.status_code, answer.status_code) == (200, 503)
+    assert answer.json()["checks"] == before.json()["checks"] | {"open": False}
+    assert stopping.result() in {0, -signal.SIGTERM}
+
+
+async def test_request_that_is_under_way_is_answered_before_the_door_closes(
+    serve: Callable[..., Awaitable[Service]], settings: dict[str, str]
+) -> None:
+    service = await serve(**settings)
+    follower = Follower((await service.create())["session_id"])
+    async with raw.connection(service.base_url) as (reader, writer), asyncio.TaskGroup() as tasks:
+        writer.write(raw.request("POST", "/v1/sessions", b"{}")[:-1])
+        following = tasks.create_task(follower.follow(service))
+        await follower.saw(1)
+        tasks.create_task(service.terminate())
+        await following
+
         writer.write(b"}")
         answered = await raw.read(reader)
-        await stopping
 
-    assert ready.status == 200
+    assert follower.farewells == ["stream_draining"]
     assert answered.status == 201

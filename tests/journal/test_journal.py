@@ -1,0 +1,106 @@
+"""Transactions of the ledger: what is shown, told and done when they commit, and that nothing is when they do not."""
+
+import pytest
+
+from app import sessions
+from app.db.engine import Database
+from app.errors import Fenced
+from app.journal.entry import Entry
+from app.journal.journal import Journal
+from app.journal.types import SessionUpdated, StepStarted
+from tests.journal.ledger import claimed, numbers, open_session, pen, read_until, types_of
+
+pytestmark = pytest.mark.anyio
+
+
+class Stop(Exception):
+    """Ends a transaction."""
+
+
+async def test_what_a_transaction_appends_is_shown_after_its_commit(journal: Journal) -> None:
+    session_id = await open_session(journal)
+    with journal.subscriptions.open(session_id) as reader:
+        await read_until(reader, 1)
+
+        async with journal.transaction() as tx:
+            await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
+            lag_before = reader.lag
+        seen = await read_until(reader, 1)
+
+    assert lag_before == 0
+    assert numbers(seen) == [2]
+
+
+async def test_what_a_transaction_leaves_for_its_commit_is_not_done_when_it_rolls_back(
+    database: Database, journal: Journal
+) -> None:
+    session_id, done = await open_session(journal), list[str]()
+    journal.watch(lambda *_: done.append("watcher"))
+
+    with journal.subscriptions.open(session_id) as reader:
+        with pytest.raises(Stop):
+            async with journal.transaction() as tx:
+                await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
+                tx.after_commit.append(lambda: done.append("act"))
+                raise Stop
+        lag = reader.lag
+
+    assert done == []
+    assert lag == 0
+    assert await types_of(database, session_id) == ["session_created"]
+
+
+async def test_acts_left_for_the_commit_come_after_what_was_appended_was_shown_and_told(journal: Journal) -> None:
+    session_id, order = await open_session(journal), list[str]()
+    journal.watch(lambda _, fence: order.append(f"told {fence}"))
+    with journal.subscriptions.open(session_id) as reader:
+        await read_until(reader, 1)
+
+        async with journal.transaction() as tx:
+            tx.after_commit.append(lambda: order.append(f"act, {reader.lag} shown"))
+            await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
+            order.append("commit")
+
+    assert order == ["commit", "told 0", "act, 1 shown"]
+
+
+async def test_append_with_a_stale_fence_breaks_the_transaction(database: Database, journal: Journal) -> None:
+    session_id = await open_session(journal)
+
+    with pytest.raises(Fenced):
+        async with journal.transaction() as tx:
+            await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
+            await tx.append(Entry(session_id, 7, None, [SessionUpdated({"title": "y"})]))
+
+    assert await types_of(database, session_id) == ["session_created"]
+
+
+async def test_a_pens_own_writes_are_not_told_to_watchers(journal: Journal) -> None:
+    claim, told = await claimed(journal), list[str]()
+    journal.watch(lambda session_id, _: told.append(session_id))
+
+    await pen(journal, claim).write([StepStarted(1)])
+
+    assert told == []
+
+
+async def test_forgetting_a_session_tells_watchers_that_its_fence_is_gone(journal: Journal) -> None:
+    session_id, told = await open_session(journal), list[tuple[str, int | None]]()
+    journal.watch(lambda *news: told.append(news))
+    async with journal.transaction() as tx:
+        await sessions.erase(tx, await sessions.lock(tx, session_id))
+
+    journal.forget(session_id)
+
+    assert told == [(session_id, None)]
+
+
+async def test_transaction_is_rolled_back_whole(database: Database, journal: Journal) -> None:
+    with pytest.raises(Stop):
+        async with journal.transaction() as tx:
+            session = await sessions.create(tx, sessions.Options("m", "p"), title=None, labels={}, kept_prompt=None)
+            raise Stop
+
+    async with database.connection() as db:
+        assert await db.fetchval("SELECT count(*) FROM sessions WHERE id = $1", session.id) == 0
+        assert await db.fetchval("SELECT count(*) FROM events WHERE session_id = $1", session.id) == 0

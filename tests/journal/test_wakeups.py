@@ -1,0 +1,273 @@
+"""Wake-ups between nodes, and the poll that stands in when all of them are lost."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import ids, sessions
+from app.db.engine import Database
+from app.journal import subscriptions, wakeups
+from app.journal.journal import Journal
+from app.journal.types import StepStarted
+from app.journal.wakeups import CHANNEL, PAYLOAD_BYTES, PostgresWakeups, _payloads
+from tests.journal.cable import cable_to
+from tests.journal.ledger import (
+    LIMIT_SECONDS,
+    claimed,
+    journal_on,
+    numbers,
+    open_session,
+    pen,
+    read_until,
+    running,
+)
+
+pytestmark = pytest.mark.anyio
+
+OTHER = ids.node_id()
+
+
+class Told:
+    """What a node was told."""
+
+    def __init__(self) -> None:
+        self.news: list[tuple[str, int]] = []
+        self.gaps = 0
+
+    def on_wakeup(self, session_id: str, seq: int) -> None:
+        """Keep a wake-up."""
+        self.news.append((session_id, seq))
+
+    def on_gap(self) -> None:
+        """Count a gap."""
+        self.gaps += 1
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, under the limit, until something is so."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def listening(database: Database, node_id: str) -> AsyncIterator[tuple[PostgresWakeups, Told]]:
+    """Run one node's wake-ups."""
+    told = Told()
+    node = PostgresWakeups(database, node_id, told.on_wakeup, told.on_gap)
+    async with running(node.run()):
+        await until(lambda: node.is_listening)
+        yield node, told
+
+
+@asynccontextmanager
+async def eavesdropping(database_url: str) -> AsyncIterator[list[str]]:
+    """Collect the payloads of every NOTIFY."""
+    heard: list[str] = []
+    db = await asyncpg.connect(database_url)
+    await db.add_listener(CHANNEL, lambda _db, _pid, _channel, payload: heard.append(payload))
+    yield heard
+    db.terminate()
+
+
+async def test_node_hears_of_others_and_not_of_itself(database: Database) -> None:
+    async with listening(database, "one") as (one, told_one), listening(database, OTHER) as (other, told_other):
+        one.tell("a", 1)
+        other.tell("b", 2)
+        await until(lambda: bool(told_one.news and told_other.news))
+
+    assert told_one.news == [("b", 2)]
+    assert told_other.news == [("a", 1)]
+
+
+async def test_thousands_of_news_become_a_handful_of_notifications(database: Database, database_url: str) -> None:
+    async with eavesdropping(database_url) as heard, listening(database, "one") as (one, _):
+        for number in range(1, 5_001):
+            one.tell(f"session-{number % 10}", number)
+        await until(lambda: "session-0:5000" in "".join(heard))
+
+    payloads = [payload for payload in heard if payload]
+    assert len(payloads) <= 2
+    assert set(payloads[-1].split(",")) == {"one", *(f"session-{place}:{4990 + (place or 10)}" for place in range(10))}
+
+
+async def test_news_carry_ids_and_numbers_and_nothing_of_the_event(database: Database, database_url: str) -> None:
+    journal = journal_on(database)
+    async with eavesdropping(database_url) as heard, running(journal.writer.run(), journal.wakeups.run()):
+        session_id = await open_session(journal)
+        await until(lambda: any(heard))
+
+    [payload] = filter(None, heard)
+    node_id, told = payload.split(",")
+    assert told == f"{session_id}:1"
+    assert uuid.UUID(node_id).version == 7
+
+
+async def test_news_of_many_sessions_all_arrive_in_payloads_that_postgres_takes(database: Database, database_url: str) -> None:
+    many = {ids.session_id(): number for number in range(1, 1_001)}
+    async with (
+        eavesdropping(database_url) as heard,
+        listening(database, OTHER) as (_, told),
+        listening(database, "one") as (one, _),
+    ):
+        for session_id, number in many.items():
+            one.tell(session_id, number)
+        await until(lambda: len(told.news) >= len(many))
+
+    assert dict(told.news) == many
+    assert max(map(len, heard)) <= PAYLOAD_BYTES
+
+
+@given(st.dictionaries(st.uuids(version=4).map(str), st.integers(0, 10**18), max_size=400))
+def test_payloads_are_within_the_limit_and_say_everything_once(news: dict[str, int]) -> None:
+    payloads = _payloads(OTHER, news)
+
+    items = [item for payload in payloads for item in payload.split(",")[1:]]
+    assert items == [f"{session_id}:{seq}" for session_id, seq in news.items()]
+    assert all(len(payload) <= PAYLOAD_BYTES and payload.startswith(OTHER + ",") for payload in payloads)
+
+
+async def test_lower_number_that_is_told_later_does_not_hide_the_higher(database: Database) -> None:
+    async with listening(database, OTHER) as (_, told), listening(database, "one") as (one, _):
+        one.tell("a", 14)
+        one.tell("a", 12)
+        await until(lambda: bool(told.news))
+
+    assert told.news == [("a", 14)]
+
+
+async def test_erasure_is_told_whatever_was_to_be_told_before(database: Database) -> None:
+    async with listening(database, OTHER) as (_, told), listening(database, "one") as (one, _):
+        one.tell("a", 14)
+        one.tell("a", 0)
+        await until(lambda: bool(told.news))
+
+    assert told.news == [("a", 0)]
+
+
+async def test_lost_connection_is_made_again_and_readers_are_told_of_the_gap(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeups, "HEARTBEAT_SECONDS", 0.05)
+    async with listening(database, OTHER) as (node, told), listening(database, "one") as (one, _):
+        async with database.connection() as db:
+            await db.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'suricate wakeups' AND datname = current_database()"
+            )
+        await until(lambda: not node.is_listening and not one.is_listening)
+        await until(lambda: node.is_listening and one.is_listening)
+        one.tell("a", 1)
+        await until(lambda: bool(told.news))
+
+    assert told.gaps == 2
+    assert told.news == [("a", 1)]
+
+
+async def test_frozen_connection_is_noticed_by_the_heartbeat(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakeups, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(wakeups, "HEARTBEAT_LIMIT_SECONDS", 0.05)
+    async with cable_to(database_url) as cable, listening(Database(cable.dsn, pool_size=2), "one") as (one, told):
+        cable.is_deaf = True
+        await until(lambda: not one.is_listening)
+
+        cable.is_deaf = False
+        await until(lambda: one.is_listening)
+
+    assert told.gaps == 2
+
+
+@asynccontextmanager
+async def two_nodes(database: Database, *, has_wakeups: bool) -> AsyncIterator[tuple[Journal, Journal]]:
+    """Run a journal that writes and one that only reads."""
+    writing, reading = journal_on(database), journal_on(database)
+    works = [writing.writer.run(), reading.subscriptions.poll()]
+    if has_wakeups:
+        works += [writing.wakeups.run(), reading.wakeups.run()]
+    async with running(*works):
+        if has_wakeups:
+            await until(lambda: writing.wakeups.is_listening and reading.wakeups.is_listening)
+        yield writing, reading
+
+
+async def test_reader_on_another_node_is_woken(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "POLL_SECONDS", 600)
+    async with two_nodes(database, has_wakeups=True) as (writing, reading):
+        claim = await claimed(writing)
+        with reading.subscriptions.open(claim.session_id) as reader:
+            await read_until(reader, 2)
+            await pen(writing, claim).write([StepStarted(1)])
+            seen = await read_until(reader, 1)
+
+    assert numbers(seen) == [3]
+
+
+async def test_with_all_wakeups_lost_the_poll_finds_what_is_new(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
+    async with two_nodes(database, has_wakeups=False) as (writing, reading):
+        claim = await claimed(writing)
+        with reading.subscriptions.open(claim.session_id) as reader:
+            await read_until(reader, 2)
+            await pen(writing, claim).write([StepStarted(1)])
+            seen = await read_until(reader, 1)
+
+    assert numbers(seen) == [3]
+
+
+async def test_poll_wakes_a_waiting_reader_although_a_new_one_has_seen_the_head_already(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
+    async with two_nodes(database, has_wakeups=False) as (writing, reading):
+        claim = await claimed(writing)
+        with reading.subscriptions.open(claim.session_id) as early, reading.subscriptions.open(claim.session_id) as late:
+            await read_until(early, 2)
+            async with asyncio.TaskGroup() as tasks:
+                waiting = tasks.create_task(read_until(early, 1))
+                await asyncio.sleep(0)
+                await pen(writing, claim).write([StepStarted(1)])
+                await read_until(late, 3)
+
+    assert numbers(waiting.result()) == [3]
+
+
+async def test_with_all_wakeups_lost_the_poll_ends_readers_of_an_erased_session(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
+    async with two_nodes(database, has_wakeups=False) as (writing, reading):
+        session_id = await open_session(writing)
+        with reading.subscriptions.open(session_id) as reader:
+            await read_until(reader, 1)
+            async with writing.transaction() as tx:
+                await sessions.erase(tx, await sessions.lock(tx, session_id))
+            writing.forget(session_id)
+
+            assert await read_until(reader, 1) == []
+
+
+async def test_poll_goes_on_after_the_database_was_away(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
+    async with cable_to(database_url) as cable:
+        database = Database(cable.dsn, pool_size=2)
+        await database.connect()
+        async with two_nodes(database, has_wakeups=False) as (writing, reading):
+            claim = await claimed(writing)
+            with reading.subscriptions.open(claim.session_id) as reader:
+                await read_until(reader, 2)
+                cable.is_refusing = True
+                cable.cut()
+                await until(lambda: cable.refused >= 2)
+
+                cable.is_refusing = False
+                await pen(writing, claim).write([StepStarted(1)])
+                seen = await read_until(reader, 1)
+        await database.aclose()
+
+    assert numbers(seen) == [3]
