@@ -66,6 +66,7 @@ class Rooms:
     def drain(self) -> None:
         """Begin to stop: not ready, no new claims; whoever holds the rooms closes them next."""
         self.is_draining.set()
+        self.pool.close()
         self.journal.subscriptions.stop()
 
 

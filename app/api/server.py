@@ -16,7 +16,7 @@ from app.errors import StartupError
 SEND_BUFFER_BYTES = 128 * 1024  # a reader that takes nothing costs no more kernel memory than this
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
-UNREADY_SECONDS = 0.25  # the door stays open, for balancers to see it close
+UNREADY_SECONDS = 0.15  # the door stays open, for balancers to see it close
 GRACE_SECONDS = 3  # for answers under way; streams and waiting requests end at once
 
 

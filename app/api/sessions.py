@@ -195,7 +195,7 @@ def _options(house: House, asked: schemas.CreateSession) -> Options:
 def _changed_options(house: House, session: Session, asked: schemas.ChangeSession) -> Options:
     given = asked.model_dump(include=asked.model_fields_set & {"system_prompt", "max_tokens"})
     options = replace(session.options, **given)
-    if "tools" in asked.model_fields_set:
+    if "tools" in asked.model_fields_set and (asked.tools is None or "builtins" in asked.tools.model_fields_set):
         options = replace(options, builtins=asked.tools.builtins if asked.tools else None)
     if "provider_params" in asked.model_fields_set:
         options = replace(options, provider_params=_merged(options.provider_params, asked.provider_params))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from app import sessions
 from app.agent import transcript
-from app.errors import AgentError, Fenced
+from app.errors import AgentError, Fenced, SessionNotFound
 from app.journal import reader
 from app.journal.entry import Ending, Entry, TurnChange
 from app.journal.journal import Transaction
@@ -73,7 +73,10 @@ async def promote_next(tx: Transaction, session_id: str, claimant: Claimant) -> 
 
 
 async def _claimed(tx: Transaction, session_id: str, fence: int) -> Session:
-    session = await sessions.lock(tx, session_id)
+    try:
+        session = await sessions.lock(tx, session_id)
+    except SessionNotFound as error:
+        raise Fenced from error  # erased under the attempt's hands
     if session.fence != fence:
         raise Fenced
     return session

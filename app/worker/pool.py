@@ -63,12 +63,16 @@ class Pool:
             tasks.create_task(self._recovery.run())
             tasks.create_task(self._check_suspects())
 
+    def close(self) -> None:
+        """Take no more turns; those that run stop at their next safe point."""
+        self._is_draining = True
+
     async def drain(self, grace_seconds: float) -> None:
         """Take no more turns, and give back those that run: at a safe point if they reach one in time, else where they are.
 
         Another node goes on with them at once; a step that was cut is asked again.
         """
-        self._is_draining = True
+        self.close()
         given_back = [held.claim for held in self._held.values()]
         try:
             async with asyncio.timeout(grace_seconds):
@@ -96,8 +100,11 @@ class Pool:
                 await attempt.run()
             except HandedOver:
                 log.info("turn_handed_over", attempt=claim.attempt)
+                await self._release([claim])
             except StoreUnavailable as error:
                 log.warning("attempt_lost_database", error=str(error.__cause__))
+            except Exception:
+                log.exception("attempt_crashed")  # its lease runs out and the next attempt goes on; the other turns live
             finally:
                 self._forget(claim)
 
