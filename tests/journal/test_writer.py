@@ -191,7 +191,7 @@ async def test_ending_whose_answer_was_lost_is_found_kept(database: Database, da
     claim = await claimed(journal)
     ending = replace(entry_of(claim, "end"), change=TurnChange(1, ending=Ending("completed", "end_turn")))
     async with cabled(database_url) as (cable, writer, _):
-        await writer.submit(entry_of(await claimed(journal)))
+        await writer.submit(replace(entry_of(await claimed(journal)), change=TurnChange(1)))  # prepares the statement
         cable.is_deaf = True
         outcome = writer.submit(ending)
         await until_written(database, claim, "end")

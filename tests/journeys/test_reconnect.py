@@ -50,7 +50,8 @@ async def test_reader_that_does_not_read_is_cut_off_and_comes_back_with_its_id(
     await service.frames(f"{path}?types=text_delta", until=["text_delta"])
 
     async with service.client.stream("GET", path, headers={"Accept": "text/event-stream"}) as answer:
-        first = await anext(read_frames(answer))
+        frames = read_frames(answer)
+        first = await anext(frames)
         await cut_off(service)
 
     follower = Follower(session_id)
@@ -58,6 +59,7 @@ async def test_reader_that_does_not_read_is_cut_off_and_comes_back_with_its_id(
         tasks.create_task(follower.follow(service, until=["turn_interrupted"]))
         await service.client.post(f"/v1/sessions/{session_id}/interrupt")
     assert first.event == "session_created"
+    assert "reader_cut_off" in service.log.read_text()
     follower.assert_saw_everything(await service.log_of(session_id))
 
 
