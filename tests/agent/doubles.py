@@ -22,17 +22,18 @@ from app.tools.registry import Registry
 
 AT = "2026-01-02T03:04:05.678Z"
 AT_ONCE = RetryPolicy(first_delay_seconds=0.0)
+USAGE = Usage(3, 2)
 LIMIT_SECONDS = 5.0
 
 Part: TypeAlias = ModelChunk | ProviderError | asyncio.Event
 """What an answer is made of: a chunk, a fault, or something to wait for."""
 
 
-def brief(*parts: Part | str, usage: Usage = Usage(3, 2)) -> list[Part]:
+def brief(*parts: Part | str, usage: Usage = USAGE) -> list[Part]:
     """Make a whole answer of text and chunks."""
     chunks = [TextChunk(part) if isinstance(part, str) else part for part in parts]
-    reason = "tool_use" if any(isinstance(part, ToolCallChunk) for part in parts) else "end_turn"
-    return [*chunks, Finish(reason, usage)]
+    has_calls = any(isinstance(part, ToolCallChunk) for part in parts)
+    return [*chunks, Finish("tool_use" if has_calls else "end_turn", usage)]
 
 
 def call(name: str = "echo", args: str = "{}", *, id: str | None = None, index: int = 0) -> ToolCallChunk:  # noqa: A002

@@ -39,7 +39,7 @@ from tests.agent.doubles import (
     task_of,
 )
 
-LIMITS = Limits(step_limit=8, tool_timeout_seconds=30, retries=AT_ONCE)
+LIMITS = Limits(step_limit=20, tool_timeout_seconds=30, retries=AT_ONCE)
 
 words = st.text(min_size=1, max_size=5)
 pieces = st.lists(words, max_size=3)
@@ -161,17 +161,13 @@ def test_turn_taken_over_at_any_place_ends_with_a_valid_transcript_and_runs_no_t
     finished = left.messages.copy()
     started = {event.id for event in left.of(ToolExecutionStarted)}
 
-    try:
-        after = asyncio.run(resumed(left, data.draw(turns), acting))
-    except AgentError as error:
-        assert error.reason == "STEP_LIMIT"
-        after = left
+    after = asyncio.run(resumed(left, data.draw(turns), acting))
 
     assert_valid(after.messages)
     assert after.messages[: len(finished)] == finished
-    names = {event.id: event.name for event in after.of(ToolExecutionStarted)}
-    runs = [event.id for event in after.of(ToolExecutionStarted)]
-    assert {id_ for id_ in started if runs.count(id_) > 1 and names[id_] != "again"} == set()
+    runs = [event.id for event in after.of(ToolExecutionStarted) if event.name != "again"]
+    assert len(runs) == len(set(runs))
+    assert {event.id for event in after.of(ToolExecutionStarted)} >= started
     completed = [event.id for event in after.of(ToolExecutionCompleted)]
     assert len(completed) == len(set(completed))
 

@@ -53,7 +53,8 @@ async def test_three_crashes_end_a_turn_and_an_orderly_stop_is_none(
     serve: Callable[..., Awaitable[Service]], double: ProviderDouble
 ) -> None:
     settings = LEASE | {"SURICATE_LEASE_SECONDS": "1", "SURICATE_OPENAI_COMPATIBLE_BASE_URL": double.base_url}
-    await double.play(*[[scripts.text("Par"), scripts.hang()]] * 4)
+    scripted: list[scripts.Script] = [[scripts.text("Par"), scripts.hang()] for _ in range(4)]
+    await double.play(*scripted)
     service = await serve(**settings)
     created = await service.create("Hello")
     follower = Follower(created["session_id"])

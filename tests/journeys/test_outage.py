@@ -55,16 +55,16 @@ async def test_routes_answer_503_with_retry_after_while_postgres_is_gone(service
 
     async with asyncio.timeout(ANSWER_SECONDS):
         answers = [
-            await service.client.request(method, route, headers={"Accept": "application/json"}, **body)
+            await service.client.request(method, route, headers={"Accept": "application/json"}, json=body)
             for method, route, body in (
-                ("GET", path, {}),
-                ("GET", "/v1/sessions", {}),
-                ("POST", "/v1/sessions", {"json": {"prompt": "Hello"}}),
-                ("POST", f"{path}/turns", {"json": {"prompt": "Hello"}}),
-                ("PATCH", path, {"json": {"title": "New"}}),
-                ("DELETE", path, {}),
-                ("POST", f"{path}/interrupt", {}),
-                ("GET", f"{path}/events", {}),
+                ("GET", path, None),
+                ("GET", "/v1/sessions", None),
+                ("POST", "/v1/sessions", {"prompt": "Hello"}),
+                ("POST", f"{path}/turns", {"prompt": "Hello"}),
+                ("PATCH", path, {"title": "New"}),
+                ("DELETE", path, None),
+                ("POST", f"{path}/interrupt", None),
+                ("GET", f"{path}/events", None),
             )
         ]
         ready, alive = await service.client.get("/readyz"), await service.client.get("/livez")

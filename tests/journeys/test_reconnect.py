@@ -44,7 +44,7 @@ async def test_reader_that_does_not_read_is_cut_off_and_comes_back_with_its_id(
     serve: Callable[..., Awaitable[Service]], double: ProviderDouble
 ) -> None:
     service = await serve(SURICATE_OPENAI_COMPATIBLE_BASE_URL=double.base_url, SURICATE_SSE_SEND_TIMEOUT_SECONDS="0.3")
-    await double.play([scripts.text(*["word " * 200_000] * 20), scripts.hang()])
+    await double.play([scripts.text(*["word " * 200_000] * 10), scripts.hang()])
     session_id = (await service.create("Hello"))["session_id"]
     path = f"/v1/sessions/{session_id}/events"
     await service.frames(f"{path}?types=text_delta", until=["text_delta"])
