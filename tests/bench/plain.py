@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import httpx2
 from fastapi import Depends, FastAPI, HTTPException, Request
 from pydantic import BaseModel
-from sqlalchemy import ForeignKey, func, select
+from sqlalchemy import DateTime, ForeignKey, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sse_starlette.sse import EventSourceResponse
@@ -39,7 +39,7 @@ class Session(Base):
     title: Mapped[str | None]
     model: Mapped[str]
     last_seq: Mapped[int] = mapped_column(default=0)
-    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now(), index=True)
     messages: Mapped[list["Message"]] = relationship(order_by="Message.id", lazy="selectin")
 
 
