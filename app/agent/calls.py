@@ -16,6 +16,7 @@ from app.tools.registry import Registry
 
 MOST_AT_ONCE = 8
 MOST_RESULT_BYTES = 256 * 1024
+DEAF_SECONDS = 1.0  # how long a tool may take to stop when its time is over; then it is left behind
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, "Outcome"]], "asyncio.Task[Outcome]"]
 
@@ -28,6 +29,23 @@ class Outcome:
     is_error: bool
     duration_ms: int
     is_timeout: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Execution:
+    """A call that runs, since when."""
+
+    call: Call
+    began: float
+
+    def outcome(self, task: "asyncio.Task[Outcome]", timeout_seconds: float) -> Outcome:
+        """Say how it ended; a task that is not done yet has had its time and does not stop."""
+        duration_ms = round((clock.monotonic() - self.began) * 1000)
+        if not task.done():
+            return Outcome(_too_long(timeout_seconds), is_error=True, duration_ms=duration_ms, is_timeout=True)
+        if task.cancelled():  # by the tool itself
+            return Outcome("The tool failed: CancelledError.", is_error=True, duration_ms=duration_ms)
+        return task.result()
 
 
 class Calls:
@@ -43,7 +61,7 @@ class Calls:
         self._tools = tools
         self._spawn = spawn
         self._timeout_seconds = timeout_seconds
-        self._running: dict[asyncio.Task[Outcome], Call] = {}
+        self._running: dict[asyncio.Task[Outcome], _Execution] = {}
         self.message = Message("tool", ())
 
     async def run(self) -> AsyncGenerator[Emission, None]:
@@ -89,14 +107,20 @@ class Calls:
 
     def _start(self, starting: Sequence[tuple[Call, Tool]]) -> None:
         for call, tool in starting:
-            self._running[self._spawn(_execute(tool, call.args, self._timeout_seconds))] = call
+            task = self._spawn(_execute(tool, call.args, self._timeout_seconds))
+            self._running[task] = _Execution(call, clock.monotonic())
 
     async def _ended(self) -> list[list[Event]]:
-        """Wait for the next executions to end, and conclude them."""
-        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        """Wait for the next executions to end, and conclude them; those that are deaf to their limit are left behind."""
+        longest = self._timeout_seconds + DEAF_SECONDS
+        oldest = min(execution.began for execution in self._running.values())
+        left = max(oldest + longest - clock.monotonic(), 0.0)
+        done, others = await asyncio.wait(self._running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        given_up = [task for task in others if clock.monotonic() - self._running[task].began >= longest]
         ended: list[list[Event]] = []
-        for task in done:
-            call, outcome = self._running.pop(task), task.result()
+        for task in [*done, *given_up]:
+            execution = self._running.pop(task)
+            call, outcome = execution.call, execution.outcome(task, self._timeout_seconds)
             events: list[Event] = [self._conclude(call, outcome)]
             if outcome.is_timeout:
                 events.insert(0, ToolExecutionTimedOut(call.id, call.name, round(self._timeout_seconds * 1000)))
@@ -123,9 +147,13 @@ async def _execute(tool: Tool, args: dict[str, Any], timeout_seconds: float) -> 
     except TimeoutError as error:
         if not limit.expired():
             return outcome(f"The tool failed: {type(error).__name__}.", is_error=True)
-        return outcome(f"The tool took longer than {timeout_seconds:g} s.", is_error=True, is_timeout=True)
+        return outcome(_too_long(timeout_seconds), is_error=True, is_timeout=True)
     except Exception as error:  # noqa: BLE001 - whatever a tool does, its call gets one result and the turn goes on
         return outcome(f"The tool failed: {type(error).__name__}.", is_error=True)
+
+
+def _too_long(seconds: float) -> str:
+    return f"The tool took longer than {seconds:g} s."
 
 
 def _capped(content: str) -> str:

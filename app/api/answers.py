@@ -28,6 +28,7 @@ class Accepted:
         turn_id: the turn to tell of; None where there is only a session.
         is_new_session: whether the answer is that of a creation.
         is_replayed: whether an earlier request with the same key has made it.
+        after: the session's last number before the turn; None where this request did not start it.
     """
 
     session_id: str
@@ -35,6 +36,7 @@ class Accepted:
     manner: Manner
     is_new_session: bool
     is_replayed: bool
+    after: int | None = None
 
 
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -46,20 +48,24 @@ async def tell(house: House, accepted: Accepted) -> Response:
     """Answer a POST that started a turn, or made a session."""
     if accepted.turn_id is None:
         return await _tell_session(house, accepted)
-    async with house.journal.database.connection() as db:
-        found = await turn.get(db, accepted.session_id, accepted.turn_id)
-    which = Filter(turn_id=found.id)
+    after = accepted.after
+    if after is None:
+        after = (await _turn(house, accepted.session_id, accepted.turn_id)).first_seq - 1
     if accepted.manner.is_stream:
         status = HTTP_CREATED if accepted.is_new_session else 200
-        reading = Reading(found.session_id, found.first_seq - 1, which, follow=not found.is_over, ends_with_turn=True)
+        reading = Reading(accepted.session_id, after, Filter(turn_id=accepted.turn_id), ends_with_turn=True)
         return streams.respond(house, reading, status=status, headers=_headers(accepted))
-    if not found.is_over and accepted.manner.wait_seconds > 0:
-        await _wait(house, found, accepted.manner.wait_seconds)
-        async with house.journal.database.connection() as db:
-            found = await turn.get(db, found.session_id, found.id)
+    if accepted.manner.wait_seconds > 0:
+        await _wait(house, accepted.session_id, accepted.turn_id, after, accepted.manner.wait_seconds)
+    found = await _turn(house, accepted.session_id, accepted.turn_id)
     if accepted.is_new_session:
         return await _tell_session(house, accepted, found)
     return as_json(turn.view(found), 200 if found.is_over else 202, _headers(accepted))
+
+
+async def _turn(house: House, session_id: str, turn_id: str) -> turn.Turn:
+    async with house.journal.database.connection() as db:
+        return await turn.get(db, session_id, turn_id)
 
 
 async def _tell_session(house: House, accepted: Accepted, first: turn.Turn | None = None) -> Response:
@@ -73,10 +79,10 @@ async def _tell_session(house: House, accepted: Accepted, first: turn.Turn | Non
     return as_json(created, HTTP_CREATED, _headers(accepted))
 
 
-async def _wait(house: House, live: turn.Turn, seconds: float) -> None:
+async def _wait(house: House, session_id: str, turn_id: str, after: int, seconds: float) -> None:
     """Return when a turn is over, when the time is up, or when this node shuts down."""
-    which = Filter(types=TERMINAL, turn_id=live.id)
-    with house.journal.subscriptions.open(live.session_id, after=live.first_seq - 1, which=which) as subscription:
+    which = Filter(types=TERMINAL, turn_id=turn_id)
+    with house.journal.subscriptions.open(session_id, after=after, which=which) as subscription:
         try:
             async with asyncio.timeout(seconds), aclosing(subscription.read()) as batches:
                 async for _ in batches:

@@ -47,7 +47,11 @@ def house(request: Request) -> House:
     return found
 
 
-Rooms = Annotated[House, Depends(house)]
+async def _house(request: Request) -> House:
+    return house(request)
+
+
+Rooms = Annotated[House, Depends(_house)]  # a coroutine, because FastAPI sends plain functions to a thread
 
 
 async def read_json(request: Request, limit: int) -> Any:

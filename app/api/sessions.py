@@ -43,16 +43,18 @@ async def create(
     request: Request, house: Rooms, asked: Annotated[schemas.CreateSession, Depends(body(schemas.CreateSession))]
 ) -> Response:
     """Open a session; with a prompt its first turn runs, answered in the way that is asked for (`Prefer`, `Accept`)."""
-    how, key = manner(request), keyed(request, asked)
+    how, key, after = manner(request), keyed(request, asked), None
     options = _options(house, asked)
     async with house.journal.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
-            session_id, turn_id = await _create(tx, house, asked, options)
+            session = await _create(tx, asked, options)
+            turn_id, after = await _start_first(tx, house, session, asked), session.last_seq
+            session_id = str(session.id)
             await idempotency.keep(tx, key, session_id=session_id, turn_id=turn_id)
         else:
             session_id, turn_id = kept.session_id, kept.turn_id
-    return await answers.tell(house, Accepted(session_id, turn_id, how, True, kept is not None))
+    return await answers.tell(house, Accepted(session_id, turn_id, how, True, kept is not None, after))
 
 
 @router.get(
@@ -163,12 +165,15 @@ async def messages(session_id: str, request: Request, house: Rooms) -> Response:
     return as_json({"messages": found, "next_after": found[-1]["ordinal"] if found else after})
 
 
-async def _create(tx: Transaction, house: House, asked: schemas.CreateSession, options: Options) -> tuple[str, str | None]:
+async def _create(tx: Transaction, asked: schemas.CreateSession, options: Options) -> Session:
     kept_prompt = schemas.kept_blocks(asked.prompt) if asked.is_deferred and asked.prompt is not None else None
-    session = await sessions.create(tx, options, title=asked.title, labels=asked.labels or {}, kept_prompt=kept_prompt)
+    return await sessions.create(tx, options, title=asked.title, labels=asked.labels or {}, kept_prompt=kept_prompt)
+
+
+async def _start_first(tx: Transaction, house: House, session: Session, asked: schemas.CreateSession) -> str | None:
     if asked.is_deferred or asked.prompt is None:
-        return session.id, None
-    return session.id, await desk.start(tx, session, NewTurn(schemas.prompt_text(asked.prompt), {}), house.claimant)
+        return None
+    return await desk.start(tx, session, NewTurn(schemas.prompt_text(asked.prompt), {}), house.claimant)
 
 
 async def _act(request: Request, house: House, session_id: str, asked: schemas.Nothing, act: Any) -> Response:

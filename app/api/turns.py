@@ -34,16 +34,17 @@ async def start(
     asked: Annotated[schemas.StartTurn, Depends(body(schemas.StartTurn))],
 ) -> Response:
     """Start a turn, answered in the way that is asked for (`Prefer`, `Accept`); it runs on when the caller leaves."""
-    how, key = manner(request), keyed(request, asked)
+    how, key, after = manner(request), keyed(request, asked), None
     async with house.journal.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
             session = await sessions.lock(tx, session_id)
+            after = session.last_seq
             turn_id = await desk.start(tx, session, _new_turn(house, session, asked), house.claimant)
             await idempotency.keep(tx, key, session_id=session.id, turn_id=turn_id)
         else:
             turn_id = kept.turn_id or ""
-    return await answers.tell(house, Accepted(session_id, turn_id, how, False, kept is not None))
+    return await answers.tell(house, Accepted(session_id, turn_id, how, False, kept is not None, after))
 
 
 @router.get(
