@@ -19,6 +19,7 @@ from app.turns import turn
 router = APIRouter(tags=["events"])
 
 MOST_EVENTS = 1000
+MOST_BYTES = 16 * 1024 * 1024  # of a JSON page; `next_after` below `last_seq` tells that there is more
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SCOPE = re.compile(r"[\x21-\x7e]{1,200}")
 _PARAMETERS = documents.query(
@@ -50,7 +51,7 @@ async def of_session(session_id: str, request: Request, house: Rooms) -> Respons
     async with house.journal.database.connection() as db:
         session = await sessions.get(db, session_id)
         if asked.wants_page:
-            page = await reader.page(db, session.id, asked.after, asked.which, asked.limit)
+            page = await reader.page(db, session.id, asked.after, asked.which, limit=asked.limit, limit_bytes=MOST_BYTES)
             return _page(page, asked.after)
     if session.archived_at is not None and asked.after == session.last_seq:
         return Response(status_code=204)
@@ -73,7 +74,7 @@ async def of_turn(session_id: str, turn_id: str, request: Request, house: Rooms)
         found = await turn.get(db, session.id, turn_id)
         which = Filter(asked.which.types, found.id, asked.which.scope)
         if asked.wants_page:
-            page = await reader.page(db, session.id, asked.after, which, asked.limit)
+            page = await reader.page(db, session.id, asked.after, which, limit=asked.limit, limit_bytes=MOST_BYTES)
             return _page(page, asked.after)
     if found.is_over and found.last_seq <= asked.after <= session.last_seq:
         return Response(status_code=204)

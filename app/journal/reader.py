@@ -11,6 +11,7 @@ from datetime import datetime
 from app.db.engine import Connection
 
 PAGE_EVENTS = 500
+PAGE_BYTES = 1024 * 1024  # what a reader who does not read can hold of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +69,50 @@ class Page:
 
 
 _PAGE = """
-SELECT s.last_seq, s.archived_at, e.seq, e.turn_id, e.type, e.payload
+SELECT s.last_seq, s.archived_at, e.seq, e.turn_id, e.type, e.payload, e.found
 FROM sessions s LEFT JOIN LATERAL (
-  SELECT seq, turn_id, type, payload FROM events
-  WHERE session_id = s.id AND seq > $2
-    AND ($3::text[] IS NULL OR type = ANY ($3)) AND ($4::uuid IS NULL OR turn_id = $4)
-    AND ($5::text IS NULL OR scope_id = $5)
-  ORDER BY seq LIMIT $6
-) e ON true
+  SELECT *, count(*) OVER () AS found, sum(octet_length(payload)) OVER (ORDER BY seq) - octet_length(payload) AS before
+  FROM (
+    SELECT seq, turn_id, type, payload FROM events
+    WHERE session_id = s.id AND seq > $2
+      AND ($3::text[] IS NULL OR type = ANY ($3)) AND ($4::uuid IS NULL OR turn_id = $4)
+      AND ($5::text IS NULL OR scope_id = $5)
+    ORDER BY seq LIMIT $6
+  ) AS chosen
+) e ON e.before < $7
 WHERE s.id = $1 ORDER BY e.seq
 """
 
 
 async def page(
-    db: Connection, session_id: str, after: int, which: Filter = EVERYTHING, limit: int = PAGE_EVENTS
+    db: Connection,
+    session_id: str,
+    after: int,
+    which: Filter = EVERYTHING,
+    *,
+    limit: int = PAGE_EVENTS,
+    limit_bytes: int = PAGE_BYTES,
 ) -> Page | None:
     """Read the events of a session after a cursor, oldest first.
+
+    Args:
+        limit: most events.
+        limit_bytes: the page ends with the event that reaches it.
 
     Returns:
         The page, or None where the session is gone.
     """
     types = None if which.types is None else list(which.types)
-    rows = await db.fetch(_PAGE, session_id, after, types, which.turn_id, which.scope, max(limit, 1))
+    rows = await db.fetch(_PAGE, session_id, after, types, which.turn_id, which.scope, max(limit, 1), limit_bytes)
     if not rows:
         return None
-    head, archived_at = rows[0]["last_seq"], rows[0]["archived_at"]
+    head, archived_at, found = rows[0]["last_seq"], rows[0]["archived_at"], rows[0]["found"] or 0
     events = [
         Stored(row["seq"], str(row["turn_id"]) if row["turn_id"] is not None else None, row["type"], row["payload"])
-        for row in rows
+        for row in rows[:limit]
         if row["seq"] is not None
     ]
-    is_last = len(events) < limit
-    events = events[:limit]
+    is_last = found < limit and len(events) == found
     read_to = max(after, head) if is_last else events[-1].seq if events else after
     return Page(events, read_to, is_last, head, archived_at)
 

@@ -16,10 +16,11 @@ from app import telemetry
 from app.db.engine import Database
 from app.errors import StoreUnavailable
 from app.journal.entry import Appended
-from app.journal.reader import EVERYTHING, Filter, heads, page
+from app.journal.reader import EVERYTHING, PAGE_BYTES, Filter, heads, page
 from app.journal.types import frame
 
 RING_EVENTS = 512
+RING_BYTES = PAGE_BYTES
 POLL_SECONDS = 1.0  # how late an event of another node can be seen while every wake-up is lost
 
 
@@ -41,7 +42,8 @@ class _Channel:
     """The highest number known to be durable; 0 is not known yet."""
     doubts: int = 0
     """Grows when the table should be asked although no number is known to be new."""
-    ring: deque[Shown] = field(default_factory=lambda: deque(maxlen=RING_EVENTS))
+    ring: deque[Shown] = field(default_factory=deque)
+    ring_bytes: int = 0
     readers: set["Subscription"] = field(default_factory=set)
 
     def advance(self, head: int | None) -> None:
@@ -52,10 +54,18 @@ class _Channel:
 
     def extend(self, appended: Appended) -> None:
         if self.ring and self.ring[-1].seq + 1 != appended.first_seq:
-            self.ring.clear()  # two hands wrote and the later told first: what is missing is in the table
+            self._drop(len(self.ring))  # two hands wrote and the later told first: what is missing is in the table
         if appended.first_seq > self.head and appended.bodies is not None:
-            self.ring.extend(_shown(appended))
+            for shown in _shown(appended):
+                self.ring.append(shown)
+                self.ring_bytes += len(shown.frame)
+        while len(self.ring) > RING_EVENTS or (self.ring_bytes > RING_BYTES and len(self.ring) > 1):
+            self._drop(1)
         self.advance(appended.last_seq)
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            self.ring_bytes -= len(self.ring.popleft().frame)
 
     def after(self, seq: int) -> list[Shown] | None:
         """Return what the ring has right behind a cursor, or None where the table must be asked."""

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from app.agent import calls
 from app.agent.calls import MOST_AT_ONCE, MOST_RESULT_BYTES
 from app.agent.emissions import Emission, Record, Tell
 from app.agent.loop import Limits
@@ -117,15 +119,14 @@ async def test_tool_that_takes_too_long_is_stopped_and_told_of_before_its_error_
     assert [event.type for event in told.events] == ["tool_execution_timed_out", "tool_execution_completed"]
 
 
-async def test_tool_that_ignores_being_stopped_is_left_behind() -> None:
+async def test_tool_that_ignores_being_stopped_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "DEAF_SECONDS", 0.05)
     is_free = asyncio.Event()
 
     async def deaf(_: object) -> str:
         while not is_free.is_set():
-            try:
+            with suppress(asyncio.CancelledError):
                 await is_free.wait()
-            except asyncio.CancelledError:
-                continue
         return "late"
 
     async def free(_: object) -> str:
@@ -134,10 +135,14 @@ async def test_tool_that_ignores_being_stopped_is_left_behind() -> None:
 
     asked = [brief(call("deaf")), brief(call("free")), brief("Done.")]
     limits = Limits(10, 0.01, AT_ONCE)
-    book = await carried_out(task_of(Played(asked)), [Acting(deaf, "deaf"), Acting(free, "free")], limits=limits)
+    try:
+        book = await carried_out(task_of(Played(asked)), [Acting(deaf, "deaf"), Acting(free, "free")], limits=limits)
+    finally:
+        is_free.set()
 
     assert book.messages[2].content == (ToolResult("call-0", "The tool took longer than 0.01 s.", is_error=True),)
     assert len(book.of(ToolExecutionTimedOut)) == 1
+    assert book.types[-1] == "turn_completed"
 
 
 async def test_timeout_of_the_tools_own_making_is_a_failure_and_not_the_limit() -> None:

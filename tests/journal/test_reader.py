@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 async def read(database: Database, session_id: str, after: int, which: Filter = EVERYTHING, limit: int = 500) -> Page:
     """Read a page of a session that is there."""
     async with database.connection() as db:
-        found = await page(db, session_id, after, which, limit)
+        found = await page(db, session_id, after, which, limit=limit)
     assert found is not None
     return found
 
@@ -84,6 +84,19 @@ async def test_cursor_beyond_the_head_reads_nothing_and_stays(database: Database
     found = await read(database, claim.session_id, 99)
 
     assert (found.events, found.read_to, found.is_last, found.last_seq) == ([], 99, True, 7)
+
+
+async def test_page_ends_with_the_event_that_reaches_its_limit_of_bytes(database: Database, journal: Journal) -> None:
+    claim = await spoken(journal)
+
+    async with database.connection() as db:
+        cut = await page(db, claim.session_id, 0, limit_bytes=1)
+        whole = await page(db, claim.session_id, 0, limit_bytes=1_000_000)
+
+    assert cut is not None
+    assert whole is not None
+    assert ([event.seq for event in cut.events], cut.read_to, cut.is_last) == ([1], 1, False)
+    assert ([event.seq for event in whole.events], whole.read_to, whole.is_last) == ([1, 2, 3, 4, 5, 6, 7], 7, True)
 
 
 async def test_limit_of_nothing_reads_nothing_and_does_not_move(database: Database, journal: Journal) -> None:

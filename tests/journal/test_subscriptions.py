@@ -324,3 +324,20 @@ async def test_cursor_beyond_the_head_waits_for_what_comes_behind_it(database: D
         seen = await read_until(reader, 1)
 
     assert numbers(seen) == [6]
+
+
+async def test_ring_holds_no_more_bytes_than_a_page(
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "RING_BYTES", 1_000)
+    claim = await claimed(journal)
+
+    with journal.subscriptions.open(claim.session_id):
+        channel = journal.subscriptions._channels[claim.session_id]
+        for number in range(1, 11):
+            await journal.writer.submit(
+                Entry(claim.session_id, claim.fence, claim.turn_id, [TextDelta(1, "x" * 300)], number=number)
+            )
+
+        assert channel.ring_bytes == sum(len(shown.frame) for shown in channel.ring) <= 1_000
+        assert channel.ring[-1].seq == channel.head
