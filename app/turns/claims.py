@@ -10,7 +10,7 @@ from typing import Protocol
 
 from app import clock
 from app.db.engine import Connection
-from app.messages import NO_USAGE, Usage
+from app.messages import NO_USAGE, Message, Usage
 from app.sessions import Options
 
 
@@ -21,6 +21,7 @@ class Claim:
     Args:
         options: what holds for this turn.
         claimed_at: the node's monotonic clock before the database granted the lease.
+        history: the whole transcript where it is at hand, as with a session's first turn; None must be read.
     """
 
     session_id: str
@@ -33,6 +34,7 @@ class Claim:
     tool_calls: int = 0
     usage: Usage = NO_USAGE
     text: str = ""
+    history: Sequence[Message] | None = None
 
 
 class Claimant(Protocol):

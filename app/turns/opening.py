@@ -97,11 +97,18 @@ async def _announce(tx: Transaction, session: Session, opening: Opening, grant: 
     """Put the beginning on the log and in the transcript, and leave the claim for after the commit."""
     fence = session.fence + 1
     started = TurnStarted(opening.number, orjson.loads(opening.prompt), 1)
-    await tx.append(Entry(session.id, fence, opening.turn_id, [started], _messages(session, opening.prompt)))
+    messages = _messages(session, opening.prompt)
+    await tx.append(Entry(session.id, fence, opening.turn_id, [started], messages))
     if grant.owner is not None:
         options = sessions.with_overrides(session.options, opening.overrides)
-        claim = Claim(session.id, opening.turn_id, fence, 1, options, grant.claimed_at)
+        history = messages[-1:] if _is_blank(session, opening) else None
+        claim = Claim(session.id, opening.turn_id, fence, 1, options, grant.claimed_at, history=history)
         tx.after_commit.append(partial(claimant.take, claim))
+
+
+def _is_blank(session: Session, opening: Opening) -> bool:
+    """Tell whether a model would see nothing before this turn: no message but the system prompt that the session began with."""
+    return opening.number == 1 and session.message_count == int(session.options.system_prompt is not None)
 
 
 def _messages(session: Session, prompt: str) -> list[Message]:

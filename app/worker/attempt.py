@@ -5,7 +5,7 @@ lease that someone will find.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,6 +23,7 @@ from app.journal import reader
 from app.journal.entry import Entry
 from app.journal.journal import Journal
 from app.journal.types import StepDiscarded
+from app.messages import Message
 from app.providers.base import Provider
 from app.tools.registry import NONE, Registry
 from app.turns import endings
@@ -162,8 +163,6 @@ class Attempt:
         provider = self._bench.providers.get(options.provider)
         if provider is None:
             raise AgentError("PROVIDER_UNAVAILABLE", f"The provider {options.provider} is not configured on this node.")
-        async with self._bench.journal.database.connection() as db:
-            history = await sessions.transcript(db, claim.session_id)
         return Task(
             provider=provider,
             provider_name=options.provider,
@@ -171,13 +170,17 @@ class Attempt:
             system=options.system_prompt,
             max_tokens=options.max_tokens,
             params=options.provider_params,
-            history=history,
+            history=claim.history or await self._history(),
             open_calls=await self._open_calls() if claim.attempt > 1 else (),
             steps=claim.steps,
             tool_calls=claim.tool_calls,
             usage=claim.usage,
             text=claim.text,
         )
+
+    async def _history(self) -> Sequence[Message]:
+        async with self._bench.journal.database.connection() as db:
+            return await sessions.transcript(db, self._claim.session_id)
 
     async def _open_calls(self) -> list[Call]:
         state = await self._current_step()

@@ -58,9 +58,18 @@ class Recovery:
             found = await claims.due(db, MOST_AT_ONCE)
         taken = 0
         for session_id in found:
-            async with self._journal.transaction() as tx:
-                taken += await takeover.take_over(tx, session_id, self._claimant)
+            taken += await self._take(session_id)
         if taken:
             telemetry.RECOVERED.inc(taken)
             log.info("turns_taken", turns=taken)
         return taken
+
+    async def _take(self, session_id: str) -> bool:
+        try:
+            async with self._journal.transaction() as tx:
+                return await takeover.take_over(tx, session_id, self._claimant)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("takeover_failed", session_id=session_id)  # a turn of a later version, say; the others go on
+            return False

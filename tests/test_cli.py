@@ -1,0 +1,124 @@
+"""The command line, as a process of its own: what it says, and how it refuses."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from app.db import migrate
+from app.db.engine import Database
+from app.journal.journal import Journal
+from app.sessions import Options
+from tests.journal.ledger import Node, open_session, start, writing
+from tests.service import ROOT
+from tests.worker.floor import ended
+
+pytestmark = pytest.mark.anyio
+
+LIMIT_SECONDS = 20
+
+
+async def started(folder: Path, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
+    """Start `suricate` with settings."""
+    env: Mapping[str, str] = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **settings}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", *arguments, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def ran(folder: Path, *arguments: str, **settings: str) -> tuple[int | None, str, str]:
+    """Run `suricate` to its end: status, output, errors."""
+    process = await started(folder, *arguments, **settings)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        output, errors = await process.communicate()
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def test_help_names_every_command(tmp_path: Path) -> None:
+    status, output, _ = await ran(tmp_path, "--help")
+
+    assert status == 0
+    for command in ("serve", "migrate", "worker"):
+        assert f" {command} " in output
+
+
+async def test_setting_that_is_not_valid_is_named_in_one_line_without_a_trace(tmp_path: Path) -> None:
+    status, output, errors = await ran(tmp_path, "migrate", SURICATE_PORT="x")
+
+    assert (status, output) == (1, "")
+    assert errors.startswith("suricate: Settings are not valid. SURICATE_PORT: ")
+    assert errors.count("\n") == 1
+
+
+async def test_address_that_is_not_loopback_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    status, _, errors = await ran(tmp_path, "serve", "--host", "0.0.0.0")
+
+    assert status == 1
+    assert errors.startswith("suricate: Refusing to listen on '0.0.0.0'")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_database_that_cannot_be_reached_is_said_so(tmp_path: Path) -> None:
+    for command in ("migrate", "worker", "serve"):
+        status, _, errors = await ran(
+            tmp_path, command, SURICATE_DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/x", SURICATE_PORT="0"
+        )
+
+        assert status == 1
+        assert "suricate: Postgres cannot be reached: " in errors
+        assert "Traceback" not in errors
+        assert "secret" not in errors
+
+
+async def test_migrate_brings_an_empty_database_up_to_date_and_then_finds_it_so(
+    tmp_path: Path, empty_database_url: str
+) -> None:
+    first = await ran(tmp_path, "migrate", SURICATE_DATABASE_URL=empty_database_url)
+    second = await ran(tmp_path, "migrate", SURICATE_DATABASE_URL=empty_database_url)
+
+    assert first[:2] == (0, "The database was brought up to date.\n")
+    assert second[:2] == (0, "The database is up to date.\n")
+
+
+async def test_migrate_refuses_a_database_that_is_ahead(tmp_path: Path, database: Database, database_url: str) -> None:
+    async with database.connection() as db:
+        await db.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    status, _, errors = await ran(tmp_path, "migrate", SURICATE_DATABASE_URL=database_url)
+
+    assert status == 1
+    assert errors == f"suricate: The database is at revision 9999, newer than this code's {migrate.head()}; upgrade the code.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+async def test_worker_runs_turns_without_http_and_stops_in_order(
+    tmp_path: Path, database: Database, database_url: str, number: signal.Signals
+) -> None:
+    worker = await started(tmp_path, "worker", SURICATE_DATABASE_URL=database_url, SURICATE_SCRIPTED_TOKENS_PER_SECOND="0")
+    try:
+        async with writing(database) as journal:
+            session_id, turn_id = await _scripted_turn(journal)
+            async with asyncio.timeout(LIMIT_SECONDS):
+                assert worker.stdout is not None
+                said = await worker.stdout.readline()
+            found = await ended(database, session_id, turn_id)
+        worker.send_signal(number)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            status = await worker.wait()
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
+
+    assert said == b"Suricate runs turns. Ctrl-C stops it.\n"
+    assert found.status == "completed"
+    assert status == 0
+
+
+async def _scripted_turn(journal: Journal) -> tuple[str, str]:
+    session_id = await open_session(journal, Options("scripted", "scripted"))
+    return session_id, await start(journal, session_id, Node(room=0))

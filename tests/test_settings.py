@@ -1,0 +1,102 @@
+"""Settings: read from the environment, checked at the start, never silently wrong."""
+
+import logging
+
+import pytest
+
+from app import settings as settings_module
+from app.errors import StartupError
+from app.settings import Settings, read
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SURICATE_{name.upper()}", raising=False)
+
+
+def test_defaults_are_safe_and_need_nothing() -> None:
+    settings = read()
+
+    settings.check()
+    assert (settings.host, settings.port, settings.default_model) == ("127.0.0.1", 8000, "scripted")
+    assert (settings.database_url, settings.lease_seconds, settings.delta_interval_ms) == (None, 15, 15)
+
+
+def test_variables_bear_the_prefix_and_are_read_as_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SURICATE_LEASE_SECONDS", "2.5")
+    monkeypatch.setenv("SURICATE_PORT", "0")
+    monkeypatch.setenv("LEASE_SECONDS", "99")
+
+    settings = read()
+
+    assert (settings.lease_seconds, settings.port) == (2.5, 0)
+
+
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SURICATE_DATABASE_URL", "")
+    monkeypatch.setenv("SURICATE_PORT", "")
+
+    assert (read().database_url, read().port) == (None, 8000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "65536"), ("PORT", "http"), ("LEASE_SECONDS", "0"), ("LEASE_SECONDS", "-1"), ("LEASE_SECONDS", "nan"),
+        ("DELTA_INTERVAL_MS", "1001"), ("POOL_SIZE", "1"), ("LOG_LEVEL", "loud"), ("STEP_LIMIT", "0"),
+        ("OPENAI_COMPATIBLE_BASE_URL", "no url"), ("SHUTDOWN_GRACE_SECONDS", "-1"),
+    ],
+)  # fmt: skip
+def test_value_that_may_not_be_is_refused_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"SURICATE_{name}", value)
+
+    with pytest.raises(StartupError, match=f"SURICATE_{name}: "):
+        read()
+
+
+def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SURICATE_PORT", "x")
+    monkeypatch.setenv("SURICATE_POOL_SIZE", "x")
+
+    with pytest.raises(StartupError, match=r"SURICATE_PORT: .*SURICATE_POOL_SIZE: "):
+        read()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_loopback_is_safe_without_authentication(host: str) -> None:
+    Settings(host=host).check()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", "", "::ffff:127.0.0.1x", "localhost.example.org"])
+def test_any_other_address_is_refused_without_authentication(host: str) -> None:
+    with pytest.raises(StartupError, match="loopback"):
+        Settings(host=host).check()
+
+
+def test_keys_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SURICATE_OPENAI_COMPATIBLE_API_KEY", "sk-canary")
+
+    assert "canary" not in repr(read())
+    assert "canary" not in str(read())
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not (field.description or "").endswith(".")] == []
+
+
+def test_levels_are_those_of_the_standard_library() -> None:
+    assert Settings(log_level="warning").log_threshold == logging.WARNING
+
+
+def test_settings_are_read_once_and_cannot_be_changed() -> None:
+    settings = read()
+
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 1  # type: ignore[misc] # that is the point
+
+
+def test_importing_the_settings_reads_nothing() -> None:
+    assert not [value for value in vars(settings_module).values() if isinstance(value, Settings)]

@@ -1,0 +1,105 @@
+"""Workshop floors on one database: nodes that run turns, by providers and tools that a test makes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from app import ids
+from app.agent.loop import Limits
+from app.agent.step import RetryPolicy
+from app.db.engine import Database
+from app.journal.journal import Journal
+from app.providers.base import Provider
+from app.tools.registry import Registry
+from app.turns.claims import Claim
+from app.turns.turn import Turn
+from app.worker.attempt import Bench
+from app.worker.pool import Pool
+from tests.agent.doubles import Acting
+from tests.journal.ledger import LIMIT_SECONDS, journal_on, open_session, running, start
+from tests.turns.acts import read_turn
+
+LIMITS = Limits(step_limit=10, tool_timeout_seconds=30, retries=RetryPolicy(first_delay_seconds=0))
+
+
+@dataclass(slots=True)
+class NodeUnderTest:
+    """One node: its journal and its pool."""
+
+    journal: Journal
+    pool: Pool
+
+    async def turn(self, prompt: str = "Hello", **more: Any) -> tuple[str, str]:
+        """Open a session and start a turn on this node; return both ids."""
+        session_id = await open_session(self.journal)
+        return session_id, await self.start(session_id, prompt, **more)
+
+    async def start(self, session_id: str, prompt: str = "Hello", **more: Any) -> str:
+        """Start a turn on this node."""
+        return await start(self.journal, session_id, self.pool, prompt, **more)  # type: ignore[arg-type] # a claimant too
+
+    def holds(self, session_id: str) -> Claim | None:
+        """Return the claim of the attempt that runs here."""
+        held = self.pool._held.get(session_id)
+        return held.claim if held else None
+
+    async def let_go(self, session_id: str) -> None:
+        """Wait until no attempt at the session's turn runs here."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while self.holds(session_id):
+                await asyncio.sleep(0.002)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What nodes differ in."""
+
+    lease_seconds: float = 30.0
+    max_live_turns: int = 100
+    has_wakeups: bool = False
+    interval_seconds: float = 0.0
+    limits: Limits = LIMITS
+
+
+PLAIN = Traits()
+
+
+@asynccontextmanager
+async def node(
+    database: Database, provider: Provider, tools: Sequence[Acting] = (), traits: Traits = PLAIN
+) -> AsyncIterator[NodeUnderTest]:
+    """Run a node for the length of the block; at its end it dies as if it were killed: nothing is handed over."""
+    journal = journal_on(database, interval_seconds=traits.interval_seconds)
+    bench = Bench(journal, {"played": provider}, Registry(tools), traits.limits)
+    pool = Pool(bench, ids.node_id(), lease_seconds=traits.lease_seconds, max_live_turns=traits.max_live_turns)
+    works = [journal.writer.run(), pool.run()]
+    if traits.has_wakeups:
+        works.append(journal.wakeups.run())
+    async with running(*works):
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while not pool.has_room() or (traits.has_wakeups and not journal.wakeups.is_listening):
+                await asyncio.sleep(0.002)
+        yield NodeUnderTest(journal, pool)
+
+
+async def ended(database: Database, session_id: str, turn_id: str) -> Turn:
+    """Wait, under the limit, for a turn's end."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not (found := await read_turn(database, session_id, turn_id)).is_over:
+            await asyncio.sleep(0.005)
+    return found
+
+
+async def until(database: Database, query: str, *args: object) -> None:
+    """Wait, under the limit, until a query's first value is true."""
+    async with asyncio.timeout(LIMIT_SECONDS), database.connection() as db:
+        while not await db.fetchval(query, *args):
+            await asyncio.sleep(0.002)
+
+
+async def said_in(database: Database, session_id: str, kind: str, count: int = 1) -> None:
+    """Wait until a session's log has so many events of a type."""
+    query = "SELECT count(*) >= $3 FROM events WHERE session_id = $1 AND type = $2"
+    await until(database, query, session_id, kind, count)

@@ -1,0 +1,182 @@
+"""Holding turns: renewed in time, given up when they are lost, and not trusted longer than they are known to last."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from app import clock, telemetry
+from app.db.engine import Database
+from app.journal.journal import Journal
+from app.turns import takeover
+from app.turns.claims import Claim
+from app.worker.lease import TRUSTED_SHARE, Held, Keeper
+from tests.journal.cable import Cable, cable_to
+from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, running
+from tests.turns.acts import completed
+
+pytestmark = pytest.mark.anyio
+
+LEASE_SECONDS = 0.6
+
+
+@dataclass
+class Hands:
+    """What a node holds, and when it was told to stop."""
+
+    node: Node = field(default_factory=lambda: Node(lease_seconds=LEASE_SECONDS))
+    held: list[Held] = field(default_factory=list)
+    stopped: dict[str, float] = field(default_factory=dict)
+
+    async def take(self, journal: Journal) -> Claim:
+        """Claim a turn and hold it."""
+        claim = await claimed(journal, self.node)
+        self.held.append(Held(claim, claim.claimed_at, lambda: self.stop(claim)))
+        return claim
+
+    def stop(self, claim: Claim) -> None:
+        """Let go."""
+        self.stopped.setdefault(claim.turn_id, clock.monotonic())
+        self.held = [held for held in self.held if held.claim is not claim]
+
+    async def until_stopped(self, claim: Claim) -> float:
+        """Wait until a turn was let go, and return when."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while claim.turn_id not in self.stopped:
+                await asyncio.sleep(0.002)
+        return self.stopped[claim.turn_id]
+
+
+@asynccontextmanager
+async def keeping(database: Database, hands: Hands, *, lease_seconds: float = LEASE_SECONDS) -> AsyncIterator[Keeper]:
+    """Run a keeper."""
+    keeper = Keeper(database, hands.node.node_id, lease_seconds, lambda: hands.held)
+    async with running(keeper.run()):
+        yield keeper
+
+
+async def renewals(database: Database, claim: Claim, count: int) -> None:
+    """Wait until a lease has been set anew so often."""
+    query = "SELECT lease_expires_at FROM turns WHERE id = $1"
+    async with asyncio.timeout(LIMIT_SECONDS), database.connection() as db:
+        seen = {await db.fetchval(query, claim.turn_id)}
+        while len(seen) <= count:
+            await asyncio.sleep(0.005)
+            seen.add(await db.fetchval(query, claim.turn_id))
+
+
+async def test_lease_is_renewed_before_it_runs_out_for_as_long_as_it_is_held(database: Database, journal: Journal) -> None:
+    hands = Hands()
+    claim = await hands.take(journal)
+
+    async with keeping(database, hands):
+        await renewals(database, claim, 5)
+        async with database.connection() as db:
+            left = await db.fetchval("SELECT lease_expires_at - clock_timestamp() FROM turns WHERE id = $1", claim.turn_id)
+
+    assert clock.monotonic() - claim.claimed_at > LEASE_SECONDS
+    assert left.total_seconds() > 0
+    assert hands.stopped == {}
+
+
+async def test_turn_that_another_node_has_taken_is_let_go_at_the_next_renewal(database: Database, journal: Journal) -> None:
+    hands = Hands()
+    lost, kept = await hands.take(journal), await hands.take(journal)
+    async with database.connection() as db:
+        await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp() WHERE id = $1", lost.turn_id)
+    async with journal.transaction() as tx:
+        assert await takeover.take_over(tx, lost.session_id, Node())
+
+    async with keeping(database, hands):
+        await hands.until_stopped(lost)
+
+    assert [held.claim for held in hands.held] == [kept]
+
+
+async def test_turn_that_is_over_is_let_go(database: Database, journal: Journal) -> None:
+    hands = Hands()
+    claim = await hands.take(journal)
+    await completed(journal, claim, Node())
+
+    async with keeping(database, hands):
+        await hands.until_stopped(claim)
+
+
+@pytest.mark.parametrize("is_frozen", [True, False], ids=["frozen", "refused"])
+async def test_node_cut_off_lets_go_before_the_database_lets_another_claim(
+    database: Database, database_url: str, journal: Journal, *, is_frozen: bool
+) -> None:
+    hands = Hands()
+    query = "SELECT lease_expires_at < clock_timestamp() FROM turns WHERE id = $1"
+    async with cable_to(database_url) as cable, keeping(Database(cable.dsn, pool_size=2), hands), database.connection() as db:
+        claim = await hands.take(journal)
+        await renewals(database, claim, 1)
+        _cut(cable, is_frozen=is_frozen)
+        stopped_at = await hands.until_stopped(claim)
+        is_due = await db.fetchval(query, claim.turn_id)
+
+    assert is_due is False
+    assert stopped_at - claim.claimed_at >= LEASE_SECONDS * TRUSTED_SHARE
+
+
+def _cut(cable: Cable, *, is_frozen: bool) -> None:
+    if is_frozen:
+        cable.is_deaf = True
+    else:
+        cable.is_refusing = True
+        cable.cut()
+
+
+async def test_lease_is_trusted_from_before_it_was_asked_for(database: Database, journal: Journal) -> None:
+    hands = Hands()
+    before = clock.monotonic()
+    claim = await hands.take(journal)
+
+    assert before <= claim.claimed_at <= hands.held[0].renewed_at
+    async with keeping(database, hands):
+        await renewals(database, claim, 1)
+        async with database.connection() as db:
+            left = await db.fetchval(
+                "SELECT extract(epoch FROM lease_expires_at - clock_timestamp()) FROM turns WHERE id = $1", claim.turn_id
+            )
+        trusted_left = hands.held[0].renewed_at + LEASE_SECONDS - clock.monotonic()
+
+    assert trusted_left <= float(left) + 0.001
+
+
+async def test_keeper_is_trusted_while_renewals_go_through_and_again_once_they_do(database_url: str) -> None:
+    async with cable_to(database_url) as cable, keeping(Database(cable.dsn, pool_size=2), Hands(), lease_seconds=0.3) as keeper:
+        assert keeper.is_trusted
+        _cut(cable, is_frozen=False)
+        await _until(lambda: not keeper.is_trusted)
+
+        cable.is_refusing = False
+        await _until(lambda: keeper.is_trusted)
+
+
+async def test_renewals_need_no_pooled_connection(database_url: str, journal: Journal, database: Database) -> None:
+    hands = Hands()
+    claim = await hands.take(journal)
+    small = Database(database_url, pool_size=2)
+    await small.connect()
+
+    async with keeping(small, hands), small.connection(), small.connection():
+        await renewals(database, claim, 2)
+    await small.aclose()
+
+    assert hands.stopped == {}
+
+
+async def test_age_of_the_leases_is_seen_from_outside(database: Database) -> None:
+    telemetry.LEASE_AGE_SECONDS.set(99)
+
+    async with keeping(database, Hands()):
+        await _until(lambda: (telemetry.REGISTRY.get_sample_value("suricate_lease_age_seconds") or 0) < 1)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.002)
