@@ -16,7 +16,7 @@ from schemathesis.specs.openapi import checks
 from tests.api.databases import fresh_database
 from tests.service import Service
 
-EXAMPLES = 20
+EXAMPLES = 12
 REQUEST_SECONDS = 10
 HELD = [checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance]
 

@@ -3,8 +3,10 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.api import shapes
@@ -18,6 +20,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 SESSIONS = 6
 KILLS = 2
 TOOL_STEPS = 5
+ACKNOWLEDGED = 40
 LEASE = {"SURICATE_LEASE_SECONDS": "1.5", "SURICATE_DELTA_INTERVAL_MS": "5"}
 
 
@@ -106,6 +109,30 @@ async def test_step_that_was_cut_is_discarded_and_asked_again(
     assert (discarded["step"], discarded["reason"], discarded["from_seq"]) == (1, "resumed", 3)
     assert follower.data[-1]["text"] == "Paris."
     follower.assert_saw_everything(await after.log_of(created["session_id"]))
+
+
+async def test_everything_acknowledged_before_a_kill_is_there_and_ends_after_it(
+    serve: Callable[..., Awaitable[Service]], double: ProviderDouble
+) -> None:
+    settings = LEASE | {"SURICATE_OPENAI_COMPATIBLE_BASE_URL": double.base_url}
+    service = await serve(**settings)
+    acknowledged: list[dict[str, Any]] = []
+
+    async def create_for_ever() -> None:
+        with suppress(httpx2.TransportError):
+            while True:
+                acknowledged.append(await service.create("Hello"))
+                if len(acknowledged) == ACKNOWLEDGED:
+                    await service.kill()
+
+    await asyncio.gather(*(create_for_ever() for _ in range(10)))
+    service = await serve(**settings)
+
+    ended = [await service.ended(one["session_id"], one["turn"]["turn_id"]) for one in acknowledged]
+    assert len(ended) >= ACKNOWLEDGED
+    assert {view["status"] for view in ended} == {"completed"}
+    for one in acknowledged:
+        shapes.assert_log(await service.log_of(one["session_id"]))
 
 
 async def killed_at_a_random_point(service: Service, followers: Sequence[Follower]) -> None:

@@ -1,0 +1,71 @@
+"""The schema: made from nothing, by many at once, and no other than the tables say."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.db import migrate
+from app.db.engine import Database
+from app.db.tables import metadata
+from app.errors import StartupError
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_empty_database_is_brought_up_once(empty_database_url: str) -> None:
+    database = await connected(empty_database_url)
+
+    first = await migrate.migrate(database, empty_database_url)
+    second = await migrate.migrate(database, empty_database_url)
+
+    assert (first, second) == (True, False)
+    await database.aclose()
+
+
+async def test_five_that_start_at_once_on_an_empty_database_all_come_up(empty_database_url: str) -> None:
+    databases = [await connected(empty_database_url) for _ in range(5)]
+
+    done = await asyncio.gather(*(migrate.migrate(database, empty_database_url) for database in databases))
+
+    assert sorted(done) == [False, False, False, False, True]
+    for database in databases:
+        await database.aclose()
+
+
+async def test_migrated_schema_is_what_the_tables_say(database_url: str) -> None:
+    async def connect() -> Any:
+        return await asyncpg.connect(database_url)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect)
+    async with engine.connect() as connection:
+        drift = await connection.run_sync(lambda sync: compare_metadata(MigrationContext.configure(sync), metadata))
+    await engine.dispose()
+
+    assert drift == []
+
+
+def test_there_is_one_head_and_it_is_the_newest_file() -> None:
+    scripts = ScriptDirectory.from_config(Config(toml_file=str(migrate.ROOT / "pyproject.toml")))
+
+    assert scripts.get_heads() == [migrate.head()]
+
+
+async def test_database_ahead_of_the_code_is_refused(database: Database, database_url: str) -> None:
+    async with database.connection() as db:
+        await db.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    with pytest.raises(StartupError, match="newer than this code"):
+        await migrate.migrate(database, database_url)
+
+
+async def connected(url: str) -> Database:
+    database = Database(url, pool_size=2)
+    await database.connect()
+    return database
