@@ -73,6 +73,7 @@ def configure_logging(*, threshold: int, style: Literal["json", "console"] | Non
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_without_record, *last], foreign_pre_chain=common))
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # `api.front` and the command line tell what it would
 
 
 def _json(line: Any, **_: Any) -> str:
