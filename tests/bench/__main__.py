@@ -9,14 +9,22 @@ import uvloop
 from rich.console import Console
 
 from app import clock
-from tests.bench import ground, turns
+from tests.bench import ground, ledger, live, page, stored, times, turns
 from tests.bench.ground import Ground
 from tests.bench.table import Row, rich_table
 
 Part = Callable[..., Awaitable[list[Row]]]
 PARTS: dict[str, Part] = {
+    "a": ledger.appends,
+    "b": live.chunk_to_client,
     "c": turns.short_turns,
     "d": turns.long_replies,
+    "e": live.crowd,
+    "f": live.readers,
+    "g": stored.replay,
+    "h": stored.full_house,
+    "i": times.interrupts,
+    "j": times.starts,
 }
 DISK = Path("/var/tmp")  # where systems keep what is large and on a disk
 
@@ -52,7 +60,10 @@ def main() -> None:
     given = _arguments()
     console = Console()
     rows = uvloop.run(_measure(given, console))
+    rows = page.explained(rows)
     console.print(rich_table(rows))
+    if given.write:
+        page.write(rows)
 
 
 if __name__ == "__main__":

@@ -150,11 +150,12 @@ async def start(session_id: uuid.UUID, asked: NewTurn, request: Request, db: Db)
     return EventSourceResponse(_turn(request, session_id, [*messages, {"role": "user", "content": asked.prompt}]), sep="\n")
 
 
-async def events(session_id: uuid.UUID, request: Request, db: Db, follow: bool = True) -> EventSourceResponse:
-    """Read a session's events, and follow them."""
-    await _session(db, session_id)
-    stored = await db.scalars(select(Event).where(Event.session_id == session_id).order_by(Event.seq))
-    frames = [_frame(event.seq, event.type, event.data) for event in stored]
+async def events(session_id: uuid.UUID, request: Request, follow: bool = True) -> EventSourceResponse:
+    """Read a session's events, and follow them; the connection is given back before, or 26 readers would be the most."""
+    async with request.app.state.sessions() as db:
+        await _session(db, session_id)
+        stored = await db.scalars(select(Event).where(Event.session_id == session_id).order_by(Event.seq))
+        frames = [_frame(event.seq, event.type, event.data) for event in stored]
     return EventSourceResponse(_log(request, session_id, frames, follow=follow), sep="\n")
 
 

