@@ -23,11 +23,13 @@ from app.db.engine import Database
 from app.db.migrate import migrate
 from app.errors import StartupError
 from app.journal.journal import Journal
+from app.pace import Pace
 from app.providers.base import Provider
 from app.providers.deadlines import Deadlines
 from app.providers.openai_compatible import OpenAICompatible
 from app.providers.registry import Name, Providers
 from app.providers.scripted import Scripted
+from app.providers.transport import Transport
 from app.settings import Settings
 from app.tools.builtin import Datetime
 from app.tools.registry import Registry
@@ -173,8 +175,9 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _build(settings: Settings, database: Database, stack: AsyncExitStack) -> Rooms:
     node_id = ids.node_id()
-    journal = Journal(database, node_id, delta_interval_seconds=settings.delta_interval_ms / 1000)
-    providers = await _providers(settings, stack)
+    pace = Pace(settings.delta_interval_ms / 1000)
+    journal = Journal(database, node_id, pace=pace)
+    providers = await _providers(settings, pace, stack)
     tools = Registry([Datetime()])
     limits = Limits(settings.step_limit, settings.tool_timeout_seconds, RetryPolicy())
     bench = Bench(journal, providers, tools, limits)
@@ -182,7 +185,7 @@ async def _build(settings: Settings, database: Database, stack: AsyncExitStack) 
     return Rooms(journal, pool, providers, tools)
 
 
-async def _providers(settings: Settings, stack: AsyncExitStack) -> Providers:
+async def _providers(settings: Settings, pace: Pace, stack: AsyncExitStack) -> Providers:
     configured: dict[Name, Provider] = {"scripted": Scripted(tokens_per_second=settings.scripted_tokens_per_second)}
     if settings.openai_compatible_base_url is not None:
         deadlines = Deadlines(
@@ -192,7 +195,10 @@ async def _providers(settings: Settings, stack: AsyncExitStack) -> Providers:
             total_seconds=settings.provider_total_timeout_seconds,
         )
         gateway = OpenAICompatible(
-            str(settings.openai_compatible_base_url), settings.openai_compatible_api_key, deadlines=deadlines
+            str(settings.openai_compatible_base_url),
+            settings.openai_compatible_api_key,
+            deadlines=deadlines,
+            transport=Transport(pace=pace),
         )
         stack.push_async_callback(gateway.aclose)
         configured["openai_compatible"] = gateway

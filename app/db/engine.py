@@ -20,6 +20,7 @@ Row: TypeAlias = Any
 
 COMMAND_SECONDS = 20.0  # above statement_timeout, for a server that does not answer at all
 CONNECT_SECONDS = 10.0
+ACQUIRE_SECONDS = 30.0  # for a pooled connection while the process is busy; a database that is away fails at once
 OLDEST_VERSION = 15
 SESSION_SETTINGS = {
     "application_name": "suricate",
@@ -115,7 +116,7 @@ class Database:
             StoreUnavailable: Postgres could not be reached or gave up.
         """
         with translated():
-            async with self._pool.acquire(timeout=CONNECT_SECONDS) as db:
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as db:
                 yield db
 
     @contextlib.asynccontextmanager
@@ -126,7 +127,7 @@ class Database:
             StoreUnavailable: Postgres could not be reached or gave up; whether a commit under way was kept is unknown.
         """
         with translated():
-            async with self._pool.acquire(timeout=CONNECT_SECONDS) as db, db.transaction():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as db, db.transaction():
                 yield db
 
     @contextlib.asynccontextmanager

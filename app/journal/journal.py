@@ -16,6 +16,7 @@ from app.journal.recorder import Recorder
 from app.journal.subscriptions import Subscriptions
 from app.journal.wakeups import PostgresWakeups, Wakeups
 from app.journal.writer import Writer
+from app.pace import Pace
 
 
 @dataclass(slots=True)
@@ -43,15 +44,15 @@ class Journal:
     """The ledger of this process.
 
     Args:
-        delta_interval_seconds: least time between two delta events of one turn.
+        pace: how long deltas are gathered; the writer keeps it.
     """
 
-    def __init__(self, database: Database, node_id: str, *, delta_interval_seconds: float) -> None:
+    def __init__(self, database: Database, node_id: str, *, pace: Pace) -> None:
         self.database = database
         self.subscriptions = Subscriptions(database)
         self.wakeups: Wakeups = PostgresWakeups(database, node_id, self._on_wakeup, self._on_gap)
-        self.writer = Writer(database, self._publish)
-        self._delta_interval_seconds = delta_interval_seconds
+        self.writer = Writer(database, self._publish, pace)
+        self._pace = pace
         self._watchers: list[Callable[[str, int | None], None]] = []
 
     @contextlib.asynccontextmanager
@@ -77,7 +78,7 @@ class Journal:
             session_id=session_id,
             turn_id=turn_id,
             fence=fence,
-            interval_seconds=self._delta_interval_seconds,
+            pace=self._pace,
             on_failure=on_failure,
         )
 

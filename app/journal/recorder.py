@@ -14,6 +14,7 @@ from app.journal.entry import Appended, Entry, TurnChange
 from app.journal.types import Delta, Event, ReasoningDelta, TextDelta, ToolCallDelta
 from app.journal.writer import Writer
 from app.messages import Message
+from app.pace import Pace
 
 MOST_CHARACTERS = 256 * 1024  # of deltas not yet under way; past it, who speaks waits
 
@@ -41,7 +42,7 @@ class Recorder:
 
     Args:
         fence: what every entry names; a stale one ends the recorder.
-        interval_seconds: least time between two entries of deltas.
+        pace: how long deltas are gathered.
         on_failure: called once when an entry could not be written, from the event loop.
     """
 
@@ -52,12 +53,12 @@ class Recorder:
         session_id: str,
         turn_id: str,
         fence: int,
-        interval_seconds: float,
+        pace: Pace,
         on_failure: Callable[[], None],
     ) -> None:
         self._writer = writer
         self._session_id, self._turn_id, self._fence = session_id, turn_id, fence
-        self._interval_seconds = interval_seconds
+        self._pace = pace
         self._on_failure = on_failure
         self._pending: list[Event | _Joined] = []
         self._characters = 0
@@ -158,7 +159,7 @@ class Recorder:
             self._timer.cancel()
             self._timer = None
         if self._pending and isinstance(self._pending[-1], _Joined):
-            self._due_at = clock.monotonic() + self._interval_seconds
+            self._due_at = clock.monotonic() + self._pace.gathering_seconds
         events = [item.event() if isinstance(item, _Joined) else item for item in self._pending]
         self._pending, self._characters = [], 0
         return events

@@ -15,6 +15,7 @@ from app.db.engine import Connection, Database
 from app.errors import Fenced, StoreUnavailable
 from app.journal.append import append
 from app.journal.entry import Appended, Entry, Waiting
+from app.pace import Pace
 
 MOST_ENTRIES = 512  # bounds one statement's parameters; the rest waits for the next commit
 LONGEST_PAUSE_SECONDS = 2.0
@@ -27,11 +28,14 @@ class Writer:
 
     Args:
         publish: told of each entry after its commit, before its owner goes on.
+        pace: told how long entries wait.
     """
 
-    def __init__(self, database: Database, publish: Callable[[Appended], None]) -> None:
+    def __init__(self, database: Database, publish: Callable[[Appended], None], pace: Pace) -> None:
         self._database = database
         self._publish = publish
+        self._pace = pace
+        self._oldest_at = 0.0
         self._waiting: list[Waiting] = []
         self._has_work = asyncio.Event()
 
@@ -44,6 +48,8 @@ class Writer:
             A future of what was appended, or of `Fenced` where the entry's fence is stale and nothing was written.
         """
         outcome: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._oldest_at = clock.monotonic()
         self._waiting.append(Waiting(entry, outcome))
         self._has_work.set()
         return outcome
@@ -59,8 +65,9 @@ class Writer:
                     pause = 0.05
                     while True:
                         await self._has_work.wait()
-                        unsure = self._take()
+                        oldest_at, unsure = self._oldest_at, self._take()
                         await self._commit(db, unsure)
+                        self._pace.observe(clock.monotonic() - oldest_at)
                         unsure = []
             except StoreUnavailable as error:
                 log.warning("journal_writer_lost_database", error=str(error.__cause__), entries=len(unsure))

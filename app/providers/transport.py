@@ -14,6 +14,8 @@ from typing import Final, Self, TypeAlias, cast
 import httptools
 import httpx2
 
+from app.pace import UNHURRIED, Pace
+
 MAX_HEAD_BYTES: Final = 64 * 1024
 HIGH_WATER_BYTES: Final = 256 * 1024  # a body that is not read stops being received above it
 KEEP_ALIVE_SECONDS: Final = 4.0  # under the 5 s after which common servers hang up, so that none is used while it does
@@ -28,10 +30,12 @@ class Transport(httpx2.AsyncBaseTransport):
 
     Args:
         ssl_context: for https; by default one that trusts the system's certificates, made when it is first needed.
+        pace: how soon after one piece of a body the next is received.
     """
 
-    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, ssl_context: ssl.SSLContext | None = None, *, pace: Pace = UNHURRIED) -> None:
         self._ssl_context = ssl_context
+        self._pace = pace
         self._idle: defaultdict[Origin, list[_Connection]] = defaultdict(list)
         self._open: set[_Connection] = set()
 
@@ -73,7 +77,7 @@ class Transport(httpx2.AsyncBaseTransport):
         try:
             async with asyncio.timeout(timeout_seconds):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self._open, lambda ready: self._keep(origin, ready)),
+                    lambda: _Connection(self._open, lambda ready: self._keep(origin, ready), self._pace),
                     host,
                     port,
                     ssl=self._tls() if scheme == "https" else None,
@@ -121,7 +125,7 @@ class _Body(httpx2.AsyncByteStream):
             piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
             self._waiting_bytes = 0
-            self._connection.resume()
+            self._connection.go_on()
             return piece
         if self._failure is not None:
             raise self._failure
@@ -167,9 +171,11 @@ class _Connection(asyncio.Protocol):
     Args:
         open_connections: where it stands while it is open.
         when_ready: called when an exchange is complete and the server will take another.
+        pace: how soon after one piece of a body the next is received.
     """
 
-    def __init__(self, open_connections: set["_Connection"], when_ready: Callable[["_Connection"], None]) -> None:
+    def __init__(self, open_connections: set["_Connection"], when_ready: Callable[["_Connection"], None], pace: Pace) -> None:
+        self._pace = pace
         self._idle_since = 0.0
         self._open = open_connections
         self._when_ready = when_ready
@@ -194,9 +200,24 @@ class _Connection(asyncio.Protocol):
         """Close at once."""
         self._transport.abort()
 
+    def go_on(self) -> None:
+        """Receive again after the body was read: at once, or after a while that gathers more where the process is busy."""
+        pause = self._pace.reading_seconds
+        if pause == 0:
+            self.resume()
+            return
+        self.pause()
+        asyncio.get_running_loop().call_later(pause, self.resume)
+
+    def pause(self) -> None:
+        """Leave to the kernel what comes next."""
+        if not self._is_paused and not self._transport.is_closing():
+            self._is_paused = True
+            self._transport.pause_reading()
+
     def resume(self) -> None:
-        """Receive again after the body was read."""
-        if self._is_paused:
+        """Receive again."""
+        if self._is_paused and not self._transport.is_closing():
             self._is_paused = False
             self._transport.resume_reading()
 
@@ -264,9 +285,8 @@ class _Connection(asyncio.Protocol):
         self._is_delimited = not names.isdisjoint({b"content-length", b"transfer-encoding"})
 
     def on_body(self, piece: bytes) -> None:
-        if self._body is not None and self._body.add(piece) and not self._is_paused:
-            self._is_paused = True
-            self._transport.pause_reading()
+        if self._body is not None and self._body.add(piece):
+            self.pause()
 
     def on_message_complete(self) -> None:
         body = self._body

@@ -14,6 +14,7 @@ from app.db.migrate import migrate
 from app.journal.entry import Appended, Entry
 from app.journal.types import TextDelta, body
 from app.journal.writer import Writer
+from app.pace import Pace
 from tests.bench.figures import median
 from tests.bench.ground import Ground
 from tests.bench.table import Aim, Row
@@ -76,7 +77,7 @@ async def _book(ground: Ground) -> Book:
 async def _through_the_writer(book: Book, seconds: float) -> float:
     database = Database(book.url, pool_size=2)
     await database.connect()
-    writer = Writer(database, _nobody)
+    writer = Writer(database, _nobody, Pace())
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(writer.run())
 

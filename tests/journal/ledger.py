@@ -15,6 +15,7 @@ from app.journal.journal import Journal
 from app.journal.recorder import Recorder
 from app.journal.subscriptions import Shown, Subscription
 from app.journal.types import Event, StepStarted, TextDelta
+from app.pace import Pace
 from app.sessions import Options, Session
 from app.turns import desk
 from app.turns.claims import Claim
@@ -56,7 +57,7 @@ async def running(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 def journal_on(database: Database, *, interval_seconds: float = 0.0) -> Journal:
     """Make a journal whose tasks do not run."""
-    return Journal(database, ids.node_id(), delta_interval_seconds=interval_seconds)
+    return Journal(database, ids.node_id(), pace=Pace(interval_seconds))
 
 
 @asynccontextmanager

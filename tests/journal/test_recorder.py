@@ -15,6 +15,7 @@ from app.journal.journal import Journal
 from app.journal.recorder import MOST_CHARACTERS, Recorder
 from app.journal.types import Delta, Event, ReasoningDelta, StepStarted, TextComplete, TextDelta, ToolCallDelta
 from app.journal.writer import Writer
+from app.pace import Pace
 from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, locked, log_of, pen, start, types_of, until_blocked
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +25,7 @@ class Tray:
     """A writer that does not run: what is handed in lies there, and is durable when the test says so."""
 
     def __init__(self) -> None:
-        self.writer = Writer(Database("postgresql://nowhere", pool_size=2), lambda _: None)
+        self.writer = Writer(Database("postgresql://nowhere", pool_size=2), lambda _: None, Pace())
         self.entries: list[Entry] = []
 
     def commit(self) -> None:
@@ -49,7 +50,7 @@ class Tray:
 
 def recorder_on(writer: Writer, *, interval_seconds: float = 60.0) -> Recorder:
     """Make a recorder."""
-    return Recorder(writer, session_id="s", turn_id="t", fence=1, interval_seconds=interval_seconds, on_failure=lambda: None)
+    return Recorder(writer, session_id="s", turn_id="t", fence=1, pace=Pace(interval_seconds), on_failure=lambda: None)
 
 
 async def test_first_delta_of_a_step_goes_at_once_and_those_behind_it_wait_for_the_interval() -> None:

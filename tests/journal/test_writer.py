@@ -14,6 +14,7 @@ from app.journal.entry import Appended, Ending, Entry, TurnChange
 from app.journal.journal import Journal
 from app.journal.types import TextDelta
 from app.journal.writer import MOST_ENTRIES, Writer
+from app.pace import Pace
 from app.turns.claims import Claim
 from tests.journal.cable import Cable, cable_to
 from tests.journal.ledger import LIMIT_SECONDS, claimed, locked, log_of, resolved, running, until_blocked
@@ -55,7 +56,7 @@ async def cabled(database_url: str) -> AsyncIterator[tuple[Cable, Writer, list[A
     """Give a writer at the end of a cable, and what it has published."""
     published: list[Appended] = []
     async with cable_to(database_url) as cable:
-        writer = Writer(Database(cable.dsn, pool_size=2), published.append)
+        writer = Writer(Database(cable.dsn, pool_size=2), published.append, Pace())
         async with running(writer.run()):
             yield cable, writer, published
 
@@ -263,9 +264,9 @@ async def test_nothing_is_published_before_its_commit(database: Database, journa
 
 async def test_owner_goes_on_only_after_its_entry_was_published(database: Database) -> None:
     order: list[str] = []
-    writer = Writer(database, lambda appended: order.append("published"))
+    writer = Writer(database, lambda appended: order.append("published"), Pace())
     async with running(writer.run()):
-        journal = Journal(database, "", delta_interval_seconds=0)
+        journal = Journal(database, "", pace=Pace())
 
         outcome = writer.submit(entry_of(await claimed(journal)))
         outcome.add_done_callback(lambda _: order.append("owner"))
