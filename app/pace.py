@@ -5,7 +5,7 @@ wait longer than usual, more tokens go into each event and into each read of a p
 goes at the interval of the settings. The first of a step always goes at once.
 """
 
-MOST_SECONDS = 0.2  # what a person still sees as flowing text
+MOST_SECONDS = 0.3  # what a person still sees as flowing text
 WAITS_GATHERED = 6.0  # the interval in lengths of what an entry waits for its commit
 WEIGHT = 0.2  # of the newest wait in the running mean
 

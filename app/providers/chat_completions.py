@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
@@ -20,6 +20,7 @@ from app.providers import refusals
 from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec
 
 Json: TypeAlias = dict[str, Any]
+Channel: TypeAlias = Literal["text", "reasoning"]
 
 DONE: Final = b"[DONE]"
 MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
@@ -115,22 +116,29 @@ class AnswerReader:
         self.is_done = False
         self._usage = Usage()
         self._calls = _Calls()
+        self._chunks: list[ModelChunk] = []
+        self._texts: list[str] = []  # neighbouring pieces of one channel, to become one chunk
+        self._channel: Channel = "text"
         self._has_surrogates = False
-        self._held: dict[str | int, str] = {}  # by channel: half a character whose other half may come
+        self._held: dict[Channel | int, str] = {}  # half a character whose other half may come
 
     def read(self, events: Iterable[bytes]) -> Iterator[ModelChunk]:
-        """Yield what the events say.
+        """Yield what the events say; neighbouring pieces of text are joined, since they came together.
 
         Raises:
             ProviderError: `PROVIDER_PROTOCOL` for an error event and for what is not of this wire, `PROVIDER_UNAVAILABLE`
-                where the vendor says that it broke off, `CONTEXT_OVERFLOW`.
+                where the vendor says that it broke off, `CONTEXT_OVERFLOW`; raised after what came before it.
         """
-        for data in events:
-            if data.strip() == DONE:
-                self.is_done = True
-                return
-            if data:
-                yield from self._chunks(self._parsed(data))
+        failure: ProviderError | None = None
+        try:
+            self._take_all(events)
+        except ProviderError as error:
+            failure = error
+        self._end_text()
+        chunks, self._chunks = self._chunks, []
+        yield from chunks
+        if failure is not None:
+            raise failure
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunks.
@@ -141,7 +149,7 @@ class AnswerReader:
         if self.stop_reason is None:
             raise refusals.malformed("The provider's stream ended without its finish marker.")
         for channel in list(self._held):
-            yield self._chunk(channel, "\ufffd")
+            yield ToolCallChunk(channel, None, None, "\ufffd") if isinstance(channel, int) else _spoken(channel, "\ufffd")
         has_calls = self.stop_reason == "end_turn" and self._calls.count > 0
         yield Finish("tool_use" if has_calls else self.stop_reason, self._usage)
 
@@ -162,37 +170,52 @@ class AnswerReader:
         self._has_surrogates = True
         return _object(event)
 
-    def _chunks(self, event: Json) -> list[ModelChunk]:
+    def _take_all(self, events: Iterable[bytes]) -> None:
+        for data in events:
+            if data.strip() == DONE:
+                self.is_done = True
+                return
+            if data:
+                self._take(self._parsed(data))
+
+    def _take(self, event: Json) -> None:
         if error := event.get("error"):
             raise _error_event(error)
         if usage := event.get("usage"):
             self._usage = _usage(usage)
-        chunks: list[ModelChunk] = []
         if choices := event.get("choices"):
             choice = _object(_array(choices)[0])
             if delta := choice.get("delta"):
-                self._read_delta(_object(delta), chunks)
+                self._take_delta(_object(delta))
             if reason := choice.get("finish_reason"):
                 self._end(reason)
-        return chunks
 
-    def _read_delta(self, delta: Json, chunks: list[ModelChunk]) -> None:
+    def _take_delta(self, delta: Json) -> None:
         if thought := delta.get("reasoning_content") or delta.get("reasoning"):
-            self._add("reasoning", thought, chunks)
+            self._add("reasoning", thought)
         if text := delta.get("content"):
-            self._add("text", text, chunks)
+            self._add("text", text)
         if text := delta.get("refusal"):
-            self._add("text", text, chunks)
+            self._add("text", text)
         if calls := delta.get("tool_calls"):
-            chunks.extend(self._tool_call(_object(call)) for call in _array(calls))
+            self._end_text()
+            for call in _array(calls):
+                self._chunks.append(self._tool_call(_object(call)))
 
-    def _add(self, channel: str, text: object, chunks: list[ModelChunk]) -> None:
+    def _add(self, channel: Channel, text: object) -> None:
         if not isinstance(text, str):
             raise refusals.malformed("The provider sent text that is not a string.")
         if self._has_surrogates:
             text = self._joined(channel, text)
-        if text:
-            chunks.append(TextChunk(text) if channel == "text" else ReasoningChunk(text))
+        if channel != self._channel:
+            self._end_text()
+            self._channel = channel
+        self._texts.append(text)
+
+    def _end_text(self) -> None:
+        if text := "".join(self._texts):
+            self._chunks.append(_spoken(self._channel, text))
+        self._texts.clear()
 
     def _tool_call(self, call: Json) -> ToolCallChunk:
         function = _object(call.get("function") or {})
@@ -205,18 +228,13 @@ class AnswerReader:
             arguments, call_id, name = self._joined(index, arguments), _replaced(call_id), _replaced(name)
         return ToolCallChunk(index, call_id if is_new else None, name if is_new else None, arguments)
 
-    def _joined(self, channel: str | int, text: str) -> str:
+    def _joined(self, channel: Channel | int, text: str) -> str:
         """Join a surrogate pair that was split over two events; what stays alone becomes U+FFFD."""
         text = self._held.pop(channel, "") + text
         if "\ud800" <= text[-1:] <= "\udbff":
             self._held[channel] = text[-1]
             text = text[:-1]
         return _replaced(text)
-
-    def _chunk(self, channel: str | int, text: str) -> ModelChunk:
-        if isinstance(channel, int):
-            return ToolCallChunk(channel, None, None, text)
-        return TextChunk(text) if channel == "text" else ReasoningChunk(text)
 
     def _end(self, reason: object) -> None:
         if not isinstance(reason, str):
@@ -253,6 +271,10 @@ class _Calls:
         if isinstance(wire_index, int):
             self._by_index[wire_index] = number
         return number, True
+
+
+def _spoken(channel: Channel, text: str) -> TextChunk | ReasoningChunk:
+    return TextChunk(text) if channel == "text" else ReasoningChunk(text)
 
 
 def _error_event(error: object) -> ProviderError:

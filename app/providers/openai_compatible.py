@@ -5,7 +5,7 @@ no key enters an error. An answer is complete when its finish marker has come an
 breaks or falls silent: only the usage may still come after the marker, and a whole answer is not thrown away for it.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Annotated, Any, Final, Literal
 
@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from app.errors import ProviderError, StartupError
 from app.providers import provider_params, refusals
-from app.providers.base import ModelChunk, ModelRequest, ReasoningChunk, TextChunk
+from app.providers.base import ModelChunk, ModelRequest
 from app.providers.chat_completions import AnswerReader, write_request
 from app.providers.deadlines import Deadlines, Watch
 from app.providers.sse import SseParser
@@ -93,7 +93,7 @@ class OpenAICompatible:
             await _check_is_answer(response, watch)
             reader, parser, body = AnswerReader(), SseParser(), aiter(_body(response))
             while not reader.is_done and (piece := await self._next(body, watch, reader)) is not None:
-                for chunk in _merged(reader.read(parser.feed(piece))):
+                for chunk in reader.read(parser.feed(piece)):
                     yield chunk
             if reader.is_done:
                 await _read_to_end(body, watch)
@@ -125,30 +125,6 @@ class OpenAICompatible:
             if has_finished:
                 return None
             raise _broken_off(error, watch) from error
-
-
-def _merged(chunks: Iterator[ModelChunk]) -> Iterator[ModelChunk]:
-    """Join neighbouring pieces of text: what came in one read need not go through the house token by token."""
-    held: TextChunk | ReasoningChunk | None = None
-    texts: list[str] = []
-    try:
-        for chunk in chunks:
-            if held is not None and type(chunk) is type(held):
-                texts.append(chunk.text)
-                continue
-            if held is not None:
-                yield type(held)("".join(texts))
-            held = chunk if isinstance(chunk, TextChunk | ReasoningChunk) else None
-            if held is None:
-                yield chunk
-            else:
-                texts = [held.text]
-    except ProviderError:
-        if held is not None:
-            yield type(held)("".join(texts))
-        raise
-    if held is not None:
-        yield type(held)("".join(texts))
 
 
 async def _read_to_end(body: AsyncIterator[bytes], watch: Watch) -> None:

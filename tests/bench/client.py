@@ -59,17 +59,19 @@ class Client:
 
         Returns:
             `elapsed` seconds from the first request to the last end, `failed`, and spreads in milliseconds: `first` token and
-            `lateness` of stamped tokens.
+            `lateness` of the stamped tokens that left while all the streams were live.
         """
-        left, tallies, lateness = iter(requests), list[Tally](), list[float]()
+        left, tallies, tokens = iter(requests), list[Tally](), list[tuple[float, float]]()
+        ends: list[float] = []
         sampled_every = max(1, concurrency // MOST_SAMPLED)
 
         async def worker(number: int, connection: Connection) -> None:
             await asyncio.sleep(ramp_seconds * number / concurrency)
             for path, body in left:
-                tally = Stamps(lateness) if number % sampled_every == 0 else Tally()
+                tally = Stamps(tokens) if number % sampled_every == 0 else Tally()
                 tallies.append(tally)
                 await connection.request("POST", path, body=body, headers=STREAM, sink=tally)
+                ends.append(clock.monotonic())
                 if not connection.is_open:
                     connection = await connect(base_url)
 
@@ -81,6 +83,7 @@ class Client:
         elapsed = clock.monotonic() - began
         for connection in connections:
             connection.close()
+        lateness = [late for left_at, late in tokens if began + ramp_seconds <= left_at <= min(ends)]
         first = [tally.first_at - tally.asked_at for tally in tallies if tally.first_at is not None]
         return {
             "elapsed": elapsed,

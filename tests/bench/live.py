@@ -10,14 +10,14 @@ from tests.provider_double import scripts
 
 RATE = 50
 CROWD = 1_000
-RAMP_SECONDS = 4.0
+RAMP_SECONDS = 8.0
 READERS = (1, 100, 1_000)
 READ_TOKENS, READ_RATE = 300, 150
 
 
 async def chunk_to_client(ground: Ground, *, quick: bool) -> list[Row]:
     """Part b."""
-    seconds, rounds = (1, 1) if quick else (3, 3)
+    seconds, rounds = (1, 1) if quick else (2, 3)
     rows: list[Row] = []
     for turns in (1, 8, 128):
         p50: dict[str, list[float]] = {SURICATE: [], FLOOR: []}
@@ -36,7 +36,7 @@ async def chunk_to_client(ground: Ground, *, quick: bool) -> list[Row]:
 
 async def crowd(ground: Ground, *, quick: bool) -> list[Row]:
     """Part e."""
-    turns, seconds = (50, 2) if quick else (CROWD, 12)
+    turns, seconds = (50, 2) if quick else (CROWD, 16)
     p50: dict[str, list[float]] = {}
     p99: dict[str, list[float]] = {}
     memory: dict[str, list[float]] = {}

@@ -32,9 +32,9 @@ class Tally:
 class Stamps(Tally):
     """Compares the time at which each token left the provider with now; the machine has one monotonic clock."""
 
-    def __init__(self, lateness: list[float]) -> None:
+    def __init__(self, tokens: list[tuple[float, float]]) -> None:
         super().__init__()
-        self._lateness = lateness
+        self._tokens = tokens  # when each left, and how late it was
         self._rest = b""
 
     def __call__(self, piece: bytes) -> None:
@@ -44,7 +44,7 @@ class Stamps(Tally):
         *frames, self._rest = (self._rest + piece).split(b"\n\n")
         for frame in frames:
             if DELTA in frame:
-                self._lateness += [now - float(stamp) for stamp in STAMP.findall(frame)]
+                self._tokens += [(left_at, now - left_at) for left_at in map(float, STAMP.findall(frame))]
 
 
 class Frames:
