@@ -18,6 +18,16 @@ Order: TypeAlias = Literal["-updated_at", "-created_at"]
 Archived: TypeAlias = Literal["false", "true", "any"]
 Status: TypeAlias = Literal["idle", "running", "waiting", "archived"]
 
+# Constants, so that the planner sees which partial index holds them.
+_KEPT, _ARCHIVED = "s.archived_at IS NULL", "s.archived_at IS NOT NULL"
+_PARTS: dict[Archived, tuple[str, ...]] = {"false": (_KEPT,), "true": (_ARCHIVED,), "any": (_KEPT, _ARCHIVED)}
+_HAS_STATUS: dict[Status, str] = {
+    "idle": f"s.status = 'idle' AND {_KEPT}",
+    "running": f"s.status = 'running' AND {_KEPT}",
+    "waiting": f"s.status = 'waiting' AND {_KEPT}",
+    "archived": _ARCHIVED,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -50,10 +60,13 @@ async def find(db: Connection, query: Query) -> tuple[list[Session], str | None]
     column = query.order.removeprefix("-")
     where, args = _conditions(query, column)
     args += [query.limit + 1, query.offset]
+    order, most, skipped = f"ORDER BY s.{column} DESC, s.id DESC", f"${len(args) - 1}::bigint", f"${len(args)}::bigint"
+    scans = [
+        f"""(SELECT {COLUMNS} FROM sessions s WHERE {" AND ".join([*where, part])} {order} LIMIT {most} + {skipped})"""
+        for part in _PARTS[query.archived]
+    ]
     rows = await db.fetch(
-        f"""SELECT {COLUMNS}, NULL AS owner FROM sessions s WHERE {" AND ".join(where)}
-            ORDER BY s.{column} DESC, s.id DESC LIMIT ${len(args) - 1} OFFSET ${len(args)}""",
-        *args,
+        f"""SELECT s.*, NULL AS owner FROM ({" UNION ALL ".join(scans)}) s {order} LIMIT {most} OFFSET {skipped}""", *args
     )
     found = [session_from(row) for row in rows[: query.limit]]
     if len(rows) <= query.limit:
@@ -92,12 +105,8 @@ def _conditions(query: Query, column: str) -> tuple[list[str], list[object]]:
         where.append(condition.format(*places))
         args.extend(values)
 
-    if query.archived != "any":
-        add(f"(s.archived_at IS NOT NULL) = {query.archived}")
-    if query.status == "archived":
-        add("s.archived_at IS NOT NULL")
-    elif query.status is not None:
-        add("s.status = {} AND s.archived_at IS NULL", query.status)
+    if query.status is not None:
+        add(_HAS_STATUS[query.status])
     if query.labels:
         add("s.label_terms @> {}::text[]", [orjson.dumps(label).decode() for label in query.labels])
     if query.text:

@@ -37,7 +37,7 @@ def main() -> None:
 def serve(host: Host = None, port: Port = None) -> None:
     """Bring the database up to date, then serve HTTP and run turns until stopped."""
     settings = _settings(host=host, port=port)
-    from app.api.server import Server, listen  # the web framework is for this command alone
+    from app.api.server import Config, Server, listen  # the web framework is for this command alone
     from app.main import create_app
 
     try:
@@ -48,7 +48,7 @@ def serve(host: Host = None, port: Port = None) -> None:
     address = _address(sock.getsockname()[:2])
     _collect_seldom()
     server = Server(
-        app,
+        Config(app, send_timeout_seconds=settings.sse_send_timeout_seconds),
         on_ready=lambda: _greet(address),
         on_stop=lambda: app.state.rooms.drain() if hasattr(app.state, "rooms") else None,
     )

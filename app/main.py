@@ -237,7 +237,6 @@ def _house(settings: Settings, rooms: Rooms) -> House:
         max_body_bytes=settings.max_body_bytes,
         max_wait_seconds=settings.max_wait_seconds,
         sse_ping_seconds=settings.sse_ping_seconds,
-        sse_send_timeout_seconds=settings.sse_send_timeout_seconds,
         pool_size=settings.pool_size,
         is_ready=rooms.readiness,
     )

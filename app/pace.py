@@ -6,7 +6,8 @@ goes at the interval of the settings. The first of a step always goes at once.
 """
 
 MOST_SECONDS = 0.3  # what a person still sees as flowing text
-WAITS_GATHERED = 6.0  # the interval in lengths of what an entry waits for its commit
+CALM_SECONDS = 0.01  # an entry's wait for its commit that needs nothing done
+WAITS_GATHERED = 8.0  # the interval in lengths of what it waits beyond that
 WEIGHT = 0.2  # of the newest wait in the running mean
 
 
@@ -28,7 +29,7 @@ class Pace:
     @property
     def gathering_seconds(self) -> float:
         """Least time between two delta events of one turn."""
-        return max(self._least_seconds, min(self._wait_seconds * WAITS_GATHERED, MOST_SECONDS))
+        return max(self._least_seconds, min((self._wait_seconds - CALM_SECONDS) * WAITS_GATHERED, MOST_SECONDS))
 
     @property
     def reading_seconds(self) -> float:

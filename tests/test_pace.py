@@ -16,7 +16,7 @@ def test_interval_grows_with_the_wait_up_to_its_limit_and_comes_back() -> None:
     pace = Pace(0.015)
     seen = []
 
-    for wait in [0.01] * 50 + [5.0] * 50 + [0.001] * 80:
+    for wait in [0.017] * 50 + [5.0] * 50 + [0.001] * 80:
         pace.observe(wait)
         seen.append(pace.gathering_seconds)
 

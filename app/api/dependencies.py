@@ -35,7 +35,6 @@ class House:
     max_body_bytes: int
     max_wait_seconds: float
     sse_ping_seconds: float
-    sse_send_timeout_seconds: float
     pool_size: int
     is_ready: Callable[[], Mapping[str, bool]]
     """What `/readyz` tells: each thing that must be so, and whether it is."""

@@ -4,6 +4,7 @@ Plain ASGI, because Starlette's middleware base would buffer and slow the stream
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -39,8 +40,6 @@ class Front:
                     await problems.response(too_large)(scope, receive, visit.send)
                 else:
                     await self._app(scope, receive, visit.send)
-            except TimeoutError:
-                log.info("reader_cut_off")  # it took nothing for too long; the server closes the connection
             except Exception:
                 log.exception("request_crashed")
                 if visit.is_answered:
@@ -83,7 +82,7 @@ class _Visit:
                 route=self._route,
                 status=self._status,
                 ms=round((clock.monotonic() - self._began) * 1000, 1),
-                **_ids(self._scope.get("path_params")),
+                **ids_of(self._scope),
             )
 
     @property
@@ -92,9 +91,10 @@ class _Visit:
         return str(getattr(route, "path", "unknown"))
 
 
-def _ids(params: Any) -> dict[str, str]:
-    """The ids in the path that have the form of one; anything else is the caller's text and stays out of the log."""
-    return {name: value for name, value in (params or {}).items() if ids.is_id(str(value))}
+def ids_of(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ids in a request's path, as far as they have their form: else it is the caller's text, and no log's."""
+    params = scope.get("path_params") or {}
+    return {name: value for name, value in params.items() if ids.is_id(str(value))}
 
 
 def _head_bytes(scope: Scope) -> int:

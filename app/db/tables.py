@@ -27,6 +27,7 @@ metadata = MetaData(naming_convention={"ix": "%(table_name)s_%(column_0_N_name)s
 
 _AT = DateTime(timezone=True)
 _ZERO = text("0")
+_ARCHIVED, _NOT_ARCHIVED = text("archived_at IS NOT NULL"), text("archived_at IS NULL")
 _TERMINAL = "('completed', 'failed', 'interrupted', 'cancelled')"
 
 sessions = Table(
@@ -60,8 +61,11 @@ sessions = Table(
     CheckConstraint("status IN ('idle', 'running', 'waiting')", name="status_known"),
     CheckConstraint("(current_turn_id IS NULL) = (status = 'idle')", name="live_turn_has_status"),
     CheckConstraint("archived_at IS NULL OR (current_turn_id IS NULL AND queued_turns = 0)", name="archived_is_still"),
-    Index("sessions_by_update", "realm_id", text("(archived_at IS NOT NULL)"), "updated_at", "id"),
-    Index("sessions_by_creation", "realm_id", text("(archived_at IS NOT NULL)"), "created_at", "id"),
+    Index("sessions_by_update", "realm_id", "updated_at", "id", postgresql_where=_NOT_ARCHIVED),
+    Index("sessions_by_creation", "realm_id", "created_at", "id", postgresql_where=_NOT_ARCHIVED),
+    Index("sessions_archived_by_update", "realm_id", "updated_at", "id", postgresql_where=_ARCHIVED),
+    Index("sessions_archived_by_creation", "realm_id", "created_at", "id", postgresql_where=_ARCHIVED),
+    Index("sessions_live", "realm_id", "updated_at", "id", postgresql_where=text("status <> 'idle'")),
     Index("sessions_by_label", "label_terms", postgresql_using="gin"),
     postgresql_with={"fillfactor": "50"},
 )

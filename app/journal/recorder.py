@@ -65,6 +65,7 @@ class Recorder:
         self._last: Event | None = None
         self._number = 0
         self._due_at = 0.0
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._under_way: asyncio.Future[Appended] | None = None
         self.failure: BaseException | None = None
@@ -143,7 +144,7 @@ class Recorder:
         if is_first or now >= self._due_at:
             self._flush()
         elif self._under_way is None:
-            self._timer = asyncio.get_running_loop().call_later(self._due_at - now, self._on_due)
+            self._timer = self._loop.call_later(self._due_at - now, self._on_due)
 
     def _on_due(self) -> None:
         self._timer = None

@@ -71,7 +71,8 @@ class _Channel:
         """Return what the ring has right behind a cursor, or None where the table must be asked."""
         if not self.ring or not self.ring[0].seq <= seq + 1 <= self.ring[-1].seq:
             return None
-        return list(islice(self.ring, seq + 1 - self.ring[0].seq, None))
+        newest_first = islice(reversed(self.ring), self.ring[-1].seq - seq)  # from the end: most are there already
+        return list(newest_first)[::-1]
 
 
 _GONE = _Channel()
@@ -85,13 +86,17 @@ class Subscription:
         self._channel = channel
         self._session_id = session_id
         self._which = which
-        self._woken = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._is_woken = False
+        self._waiter: asyncio.Future[None] | None = None
         self._asked = -1
         self.cursor = after
 
     def wake(self) -> None:
         """Make a waiting reader look again."""
-        self._woken.set()
+        self._is_woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     @property
     def is_stopped(self) -> bool:
@@ -114,18 +119,23 @@ class Subscription:
             StoreUnavailable: the table could not be read; the cursor stands where the last batch ended.
         """
         while True:
-            self._woken.clear()
+            self._is_woken = False
             batch, is_over = self._from_ring(), False
             if batch is None and self._must_ask:
                 batch, is_over = await self._from_table(follow=follow)
             elif batch is None:
                 is_over = self._all.is_stopped
                 if not is_over:
-                    await self._woken.wait()
+                    await self._news()
             if batch:
                 yield batch
             if is_over:
                 return
+
+    async def _news(self) -> None:
+        if not self._is_woken:
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
     @property
     def _must_ask(self) -> bool:

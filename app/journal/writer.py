@@ -35,6 +35,7 @@ class Writer:
         self._database = database
         self._publish = publish
         self._pace = pace
+        self._loop = asyncio.get_running_loop()
         self._oldest_at = 0.0
         self._waiting: list[Waiting] = []
         self._has_work = asyncio.Event()
@@ -47,7 +48,7 @@ class Writer:
         Returns:
             A future of what was appended, or of `Fenced` where the entry's fence is stale and nothing was written.
         """
-        outcome: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[Appended] = self._loop.create_future()
         if not self._waiting:
             self._oldest_at = clock.monotonic()
         self._waiting.append(Waiting(entry, outcome))

@@ -138,7 +138,7 @@ class _Body(httpx2.AsyncByteStream):
     async def progress(self) -> None:
         """Wait until there is something new; at once where the end is known."""
         if not self.is_complete and self._failure is None:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._connection.loop.create_future()
             await self._waiter
 
     async def head(self) -> None:
@@ -175,6 +175,7 @@ class _Connection(asyncio.Protocol):
     """
 
     def __init__(self, open_connections: set["_Connection"], when_ready: Callable[["_Connection"], None], pace: Pace) -> None:
+        self.loop = asyncio.get_running_loop()
         self._pace = pace
         self._idle_since = 0.0
         self._open = open_connections
@@ -207,7 +208,7 @@ class _Connection(asyncio.Protocol):
             self.resume()
             return
         self.pause()
-        asyncio.get_running_loop().call_later(pause, self.resume)
+        self.loop.call_later(pause, self.resume)
 
     def pause(self) -> None:
         """Leave to the kernel what comes next."""
@@ -296,7 +297,7 @@ class _Connection(asyncio.Protocol):
         body.is_complete = True
         self.resume()
         if self._parser.should_keep_alive():
-            self._idle_since = asyncio.get_running_loop().time()
+            self._idle_since = self.loop.time()
             self._when_ready(self)
         else:
             self.abort()
