@@ -34,7 +34,7 @@ class Book:
 
 async def appends(ground: Ground, *, quick: bool) -> list[Row]:
     """Part a."""
-    seconds, rounds = (0.3, 1) if quick else (1.2, 3)
+    seconds, rounds = (0.3, 1) if quick else (0.5, 5)
     book = await _book(ground)
     ways = {"Suricate": _through_the_writer, BATCHED: _batched, SINGLY: _singly}
     rows: list[Row] = []
@@ -48,7 +48,10 @@ async def appends(ground: Ground, *, quick: bool) -> list[Row]:
         what = f"durable delta events of {live} live turns in lock step"
         rows.append(Row("a", f"a-{live}", what, "a second", ours, found))
         if live == LIVE[-1]:
-            share, times = ours / found[BATCHED], ours / found[SINGLY]
+            share, times = (
+                median([one / other for one, other in zip(rates["Suricate"], rates[name], strict=True)])
+                for name in (BATCHED, SINGLY)
+            )
             rows.append(Row("a", "a-share", f"share of {BATCHED} at {live}", "1 is equal", share, {}, Aim(0.5, ">=")))
             rows.append(Row("a", "a-times", f"times {SINGLY} at {live}", "1 is equal", times, {}, Aim(5, ">=")))
     return rows

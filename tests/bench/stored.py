@@ -55,7 +55,7 @@ async def replay(ground: Ground, *, quick: bool) -> list[Row]:
 
 async def full_house(ground: Ground, *, quick: bool) -> list[Row]:
     """Part h."""
-    sessions, count = (2_000, 10) if quick else (SESSIONS, 100)
+    sessions, count = (2_000, 10) if quick else (SESSIONS, 50)
     took: dict[str, dict[str, float]] = {}
     for name, fill in _FILL_SESSIONS.items():
         server = await ground.server(name)

@@ -45,7 +45,7 @@ async def starts(ground: Ground, *, quick: bool) -> list[Row]:
     for name in (SURICATE, FLOOR, PLAIN):
         url = (await ground.server(name)).database_url
         found: list[float] = []
-        for _ in range(1 if quick else 5):
+        for _ in range(1 if quick else 3):
             began = clock.monotonic()
             async with ground.started(name, url) as server:
                 await ground.load("create", base_url=server.base_url, count=1, body=SESSION)
