@@ -17,7 +17,7 @@ from app.ids import SessionId
 from app.journal.entry import Entry
 from app.journal.journal import Transaction
 from app.journal.types import SessionArchived, SessionCreated, SessionUnarchived, SessionUpdated
-from app.messages import Message, Text, Usage, load_content
+from app.messages import Message, Text, Usage, load_content, shown_content
 
 REALM = "default"
 
@@ -287,7 +287,7 @@ def _message_view(row: Row) -> dict[str, Any]:
     shown = {
         "ordinal": row["ordinal"],
         "role": row["role"],
-        "content": orjson.Fragment(row["content"]),
+        "content": orjson.Fragment(shown_content(row["content"])),
         "turn_id": _text(row["turn_id"]),
         "created_at": clock.rfc3339(row["created_at"]),
     }

@@ -14,7 +14,7 @@ from app.agent.emissions import Discard, Emission, Say, Tell
 from app.errors import ProviderError
 from app.journal.types import ReasoningDelta, Retrying, StepStarted, TextDelta, ToolCallDelta
 from app.messages import Block, Message, Reasoning, Text, ToolUse
-from app.providers.base import Finish, ModelChunk, ModelRequest, Provider, ReasoningChunk, TextChunk, ToolCallChunk
+from app.providers.base import Finish, ModelChunk, ModelRequest, Provider, ReasoningChunk, TextChunk, ToolCallChunk, VendorChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,11 @@ class _Call:
     id: str
     name: str
     args: list[str] = field(default_factory=list)
+    vendor: Any = None
 
-    def block(self) -> ToolUse:
-        return ToolUse(self.id, self.name, _parsed("".join(self.args)))
+    def block(self, provider: str) -> ToolUse:
+        vendor = None if self.vendor is None else {provider: self.vendor}
+        return ToolUse(self.id, self.name, _parsed("".join(self.args)), vendor)
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class _Answer:
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    vendor: list[Any] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)
     finish: Finish | None = None
 
@@ -127,11 +130,12 @@ class Step:
         blocks: list[Block] = []
         if self.text:
             blocks.append(Text(self.text))
-        blocks.extend(call.block() for call in self._answer.calls.values())
+        blocks.extend(call.block(self._name) for call in self._answer.calls.values())
         if not blocks:
             return None
-        if self.reasoning:
-            blocks.insert(0, Reasoning(self.reasoning))
+        vendor = {self._name: self._answer.vendor} if self._answer.vendor else None
+        if self.reasoning or vendor:
+            blocks.insert(0, Reasoning(self.reasoning, vendor))
         return Message("assistant", tuple(blocks), self.finish.stop_reason)
 
     async def _ask(self) -> AsyncGenerator[Emission, None]:
@@ -154,6 +158,9 @@ class Step:
     def _take(self, chunk: ModelChunk) -> Emission | None:
         answer = self._answer
         match chunk:
+            case VendorChunk(value):
+                answer.vendor.append(value)
+                return None
             case TextChunk(text):
                 answer.text.append(text)
                 return Say(TextDelta(self.number, text), text)
@@ -174,6 +181,7 @@ class Step:
             calls[chunk.index] = _Call(self._own_id(chunk.id or ""), name)
         call = calls[chunk.index]
         call.args.append(chunk.args_delta)
+        call.vendor = call.vendor if chunk.vendor is None else chunk.vendor
         return Say(ToolCallDelta(self.number, call.id, name, chunk.args_delta), chunk.args_delta)
 
     def _own_id(self, wanted: str) -> str:

@@ -214,7 +214,7 @@ class AnswerReader:
 
     def _end_text(self) -> None:
         if text := "".join(self._texts):
-            self._chunks.append(_spoken(self._channel, text))
+            self._chunks.append(_spoken(self._channel, text, len(self._texts)))
         self._texts.clear()
 
     def _tool_call(self, call: Json) -> ToolCallChunk:
@@ -273,8 +273,8 @@ class _Calls:
         return number, True
 
 
-def _spoken(channel: Channel, text: str) -> TextChunk | ReasoningChunk:
-    return TextChunk(text) if channel == "text" else ReasoningChunk(text)
+def _spoken(channel: Channel, text: str, tokens: int = 1) -> TextChunk | ReasoningChunk:
+    return TextChunk(text, tokens) if channel == "text" else ReasoningChunk(text, tokens)
 
 
 def _error_event(error: object) -> ProviderError:

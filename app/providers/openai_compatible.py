@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from app.errors import ProviderError, StartupError
 from app.providers import provider_params, refusals
-from app.providers.base import ModelChunk, ModelRequest
+from app.providers.base import ModelChunk, ModelRequest, NativeSchema
 from app.providers.chat_completions import AnswerReader, write_request
 from app.providers.deadlines import Deadlines, Watch
 from app.providers.sse import SseParser
@@ -80,6 +80,9 @@ class OpenAICompatible:
             InvalidRequest: a key is unknown or a value out of range; `loc` is `provider_params.<key>`.
         """
         provider_params.parse(Params, params)
+
+    def native_schema(self, schema: Mapping[str, Any]) -> NativeSchema | None:
+        """Return None: the answer is asked for in words, and validated."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
         """Make one model call and yield its chunks, `Finish` last. Closing the generator closes the connection.

@@ -20,7 +20,7 @@ from pydantic import Field
 from app.errors import InvalidRequest, ProviderError
 from app.messages import Message, StopReason, ToolResult, Usage
 from app.providers import provider_params
-from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk
+from app.providers.base import Finish, ModelChunk, ModelRequest, NativeSchema, ReasoningChunk, TextChunk, ToolCallChunk
 
 DEFAULT_TOKENS_PER_SECOND: Final = 50.0
 SLOW_FACTOR: Final = 10
@@ -99,6 +99,9 @@ class Scripted:
         given = provider_params.parse(Params, params)
         if given.tokens is not None and given.scenario is not None:
             raise InvalidRequest.at("provider_params.tokens", "Give tokens or a scenario, not both.")
+
+    def native_schema(self, schema: Mapping[str, Any]) -> NativeSchema | None:
+        """Return None: the answer is asked for in words, and validated."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
         """Play the step that the transcript has come to, word by word, `Finish` last.

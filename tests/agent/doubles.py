@@ -17,7 +17,7 @@ from app.errors import ProviderError
 from app.journal.reader import Stored
 from app.journal.types import Event, StepDiscarded, body
 from app.messages import Message, Text, ToolResult, Usage
-from app.providers.base import Finish, ModelChunk, ModelRequest, TextChunk, ToolCallChunk, ToolSpec
+from app.providers.base import Finish, ModelChunk, ModelRequest, NativeSchema, TextChunk, ToolCallChunk, ToolSpec
 from app.tools.registry import Registry
 
 AT = "2026-01-02T03:04:05.678Z"
@@ -56,6 +56,9 @@ class Played:
 
     def check_params(self, params: Mapping[str, Any]) -> None:
         """Accept everything."""
+
+    def native_schema(self, schema: Mapping[str, Any]) -> NativeSchema | None:
+        """Return None: the answer is asked for in words, and validated."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
         """Play the next answer."""
