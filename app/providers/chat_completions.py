@@ -7,6 +7,7 @@ Source: https://platform.openai.com/docs/api-reference/chat
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 import orjson
 
 from app.errors import ProviderError
-from app.messages import Message, StopReason, ToolResult, Usage
+from app.messages import Image, Message, StopReason, Text, ToolResult, Usage
 from app.providers import refusals
 from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec
 
@@ -68,7 +69,7 @@ def _entries(message: Message) -> Iterator[Json]:
     """Write one message: one entry, one for each result of tools, none where only reasoning was said."""
     assert message.role != "system", "the system prompt stands in the request's `system`"
     if message.role == "user":
-        yield {"role": "user", "content": message.text}
+        yield {"role": "user", "content": _user_content(message)}
     elif message.role == "assistant":
         text, calls = message.text, [_tool_call(use.id, use.name, use.args) for use in message.tool_uses]
         if calls:
@@ -81,14 +82,31 @@ def _entries(message: Message) -> Iterator[Json]:
                 yield {"role": "tool", "tool_call_id": _wire_id(block.tool_use_id), "content": block.content}
 
 
+def _user_content(message: Message) -> str | list[Json]:
+    """Write text alone as a string, which every server takes, and blocks as parts where there is an image among them."""
+    if not any(isinstance(block, Image) for block in message.content):
+        return message.text
+    return [_part(block) for block in message.content if isinstance(block, Text | Image)]
+
+
+def _part(block: Text | Image) -> Json:
+    if isinstance(block, Text):
+        return {"type": "text", "text": block.text}
+    url = block.url or f"data:{block.media_type};base64,{block.data}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
 def _is_mergeable(before: Json, after: Json) -> bool:
     """Whether two entries in a row would break the alternation that chat templates insist on."""
     return before["role"] == after["role"] and before["role"] in {"user", "assistant"} and "tool_calls" not in before
 
 
 def _merged(before: Json, after: Json) -> Json:
-    contents = [text for text in (before["content"], after["content"]) if text]
-    return {**before, **after, "content": "\n\n".join(contents)}
+    contents = [content for content in (before["content"], after["content"]) if content]
+    if all(isinstance(content, str) for content in contents):
+        return {**before, **after, "content": "\n\n".join(contents)}
+    parts = [[_part(Text(content))] if isinstance(content, str) else content for content in contents]
+    return {**before, **after, "content": list(itertools.chain(*parts))}
 
 
 def _tool_call(use_id: str, name: str, args: Any) -> Json:
@@ -121,6 +139,11 @@ class AnswerReader:
         self._channel: Channel = "text"
         self._has_surrogates = False
         self._held: dict[Channel | int, str] = {}  # half a character whose other half may come
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finish marker has come."""
+        return self.stop_reason is not None
 
     def read(self, events: Iterable[bytes]) -> Iterator[ModelChunk]:
         """Yield what the events say; neighbouring pieces of text are joined, since they came together.
