@@ -4,7 +4,7 @@
     ├── Refused                 a request was refused; nothing of it was kept
     │   ├── InvalidRequest  MalformedJson  UnsupportedMediaType  BodyTooLarge  HeadersTooLarge  InvalidCursor
     │   ├── SessionNotFound  TurnNotFound  RouteNotFound  MethodNotAllowed
-    │   ├── SessionBusy  SessionNotRunning  SessionArchived  TurnNotQueued
+    │   ├── SessionBusy  SessionNotRunning  SessionArchived  TurnNotQueued  ToolCallNotPending
     │   ├── IdempotencyKeyReused  IdempotencyInProgress
     │   └── CapabilityUnavailable
     ├── StoreUnavailable        Postgres could not be reached or refused the write
@@ -127,6 +127,12 @@ class TurnNotQueued(Refused):
     """Editing or cancelling a turn that is no longer queued."""
 
     code = "TURN_NOT_QUEUED"
+
+
+class ToolCallNotPending(Refused):
+    """A result or a decision for a call that no one waits for."""
+
+    code = "TOOL_CALL_NOT_PENDING"
 
 
 class IdempotencyKeyReused(Refused):

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from app import ids
 from app.agent.loop import Limits
 from app.agent.step import RetryPolicy
-from app.api import documents, events, problems, service, sessions, turns
+from app.api import documents, events, problems, service, sessions, tool_results, turns
 from app.api.dependencies import House
 from app.api.front import Front
 from app.db import embedded
@@ -165,7 +165,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False},
         redoc_url=None,
     )
-    for room in (sessions, turns, events, service):
+    for room in (sessions, turns, tool_results, events, service):
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)
@@ -179,7 +179,7 @@ async def _build(settings: Settings, database: Database, stack: AsyncExitStack) 
     journal = Journal(database, node_id, pace=pace)
     providers = await _providers(settings, pace, stack)
     tools = Registry([Datetime()])
-    limits = Limits(settings.step_limit, settings.tool_timeout_seconds, RetryPolicy())
+    limits = Limits(settings.step_limit, settings.tool_timeout_seconds, RetryPolicy(), settings.answer_timeout_seconds)
     bench = Bench(journal, providers, tools, limits)
     pool = Pool(bench, node_id, lease_seconds=settings.lease_seconds, max_live_turns=settings.max_live_turns)
     return Rooms(journal, pool, providers, tools)

@@ -29,6 +29,8 @@ class Options:
     Args:
         max_tokens: most output tokens of one call; None leaves it to the vendor.
         builtins: whether the built-in tools are offered; None is the server's default, which is yes.
+        external_tools: those that the caller runs, as the wire has them.
+        approval_tools: names of those whose calls wait for leave.
     """
 
     model: str
@@ -37,6 +39,8 @@ class Options:
     max_tokens: int | None = None
     provider_params: Mapping[str, Any] = field(default_factory=dict)
     builtins: bool | None = None
+    external_tools: Sequence[Mapping[str, Any]] = ()
+    approval_tools: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,12 @@ async def fences(db: Connection, session_ids: Sequence[str]) -> dict[str, int]:
     """Read the fences of many sessions; those that are gone are missing."""
     rows = await db.fetch("SELECT id, fence FROM sessions WHERE id = ANY ($1::uuid[])", session_ids)
     return {str(row["id"]): row["fence"] for row in rows}
+
+
+async def append_number(tx: Transaction, session_id: str) -> int:
+    """Return the number of the last entry that the session's attempt has written."""
+    number: int = await tx.db.fetchval("SELECT append_number FROM sessions WHERE id = $1", session_id)
+    return number
 
 
 def summary(session: Session) -> dict[str, Any]:

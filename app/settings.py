@@ -41,6 +41,9 @@ class Settings(BaseSettings):
         1, description="How long live turns may go on after SIGTERM to reach a safe point."
     )
     tool_timeout_seconds: Seconds = Field(60, description="Longest run of one tool call.")
+    answer_timeout_seconds: Seconds = Field(
+        3600, description="How long a call waits for its caller's result or approval, where its tool does not say."
+    )
     step_limit: int = Field(100, ge=1, description="Most model calls in one turn; past it the turn fails `STEP_LIMIT`.")
     provider_connect_timeout_seconds: Seconds = Field(10, description="Longest wait for a connection to a provider.")
     provider_first_byte_timeout_seconds: Seconds = Field(60, description="Longest wait for a provider's answer to begin.")

@@ -1,17 +1,19 @@
 """The tool calls of one step: run side by side, each told as it ends, answered together in request order."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from app import clock
 from app.agent import transcript
-from app.agent.emissions import Emission, Record, Tell
+from app.agent.emissions import Await, Emission, Pend, Record, Tell, Wish
 from app.agent.transcript import UNKNOWN_OUTCOME, Call
 from app.journal.types import Event, ToolExecutionCompleted, ToolExecutionStarted, ToolExecutionTimedOut
 from app.messages import Message, ToolResult
 from app.tools.base import Tool, ToolError
+from app.tools.external import External
 from app.tools.registry import Registry
 
 MOST_AT_ONCE = 8
@@ -54,27 +56,51 @@ class Calls:
     Args:
         spawn: starts a task that outlives this generator if it must: a tool that will not stop is left behind.
         timeout_seconds: longest run of one call.
+        approvals: names of tools whose calls wait for leave.
     """
 
-    def __init__(self, calls: Sequence[Call], tools: Registry, spawn: Spawn, *, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        tools: Registry,
+        spawn: Spawn,
+        *,
+        timeout_seconds: float,
+        approvals: Collection[str] = (),
+    ) -> None:
         self._calls = calls
         self._tools = tools
         self._spawn = spawn
         self._timeout_seconds = timeout_seconds
+        self._approvals = approvals
         self._running: dict[asyncio.Task[Outcome], _Execution] = {}
         self.message = Message("tool", ())
+        self.steered: Sequence[Message] = ()
 
     async def run(self) -> AsyncGenerator[Emission, None]:
         """Run what can be run, and yield what happens; the results are recorded last, in one message."""
-        waiting: list[tuple[Call, Tool]] = []
         for call in self._calls:
             refusal = self._refusal(call)
             if refusal is not None:
                 yield Tell([self._conclude(call, Outcome(refusal, is_error=True, duration_ms=0))])
-            elif call.result is None:
-                tool = self._tools.find(call.name)
-                assert tool is not None
-                waiting.append((call, tool))
+        while unanswered := [call for call in self._calls if call.result is None]:
+            wishes = [wish for call in unanswered if (wish := self._wish(call)) is not None]
+            new = [wish for wish in wishes if wish.call.pending != wish.kind]
+            if new:
+                yield Pend(new)
+            outside = {wish.call.id for wish in wishes}
+            runnable = [(call, self._tool(call)) for call in unanswered if call.id not in outside]
+            async with aclosing(self._run(runnable)) as emissions:
+                async for emission in emissions:
+                    yield emission
+            if wishes:
+                yield Await(self._calls)
+        told, self.message = transcript.results(self._calls)
+        record = Record(told, [self.message], is_boundary=True)
+        yield record
+        self.steered = record.steered
+
+    async def _run(self, waiting: Sequence[tuple[Call, Tool]]) -> AsyncGenerator[Emission, None]:
         try:
             while waiting or self._running:
                 free = MOST_AT_ONCE - len(self._running)
@@ -87,8 +113,20 @@ class Calls:
         finally:
             for task in self._running:
                 task.cancel()
-        told, self.message = transcript.results(self._calls)
-        yield Record(told, [self.message])
+
+    def _wish(self, call: Call) -> Wish | None:
+        """Say what a call waits for outside; None where it can be run here."""
+        tool = self._tool(call)
+        if call.name in self._approvals and not call.is_allowed:
+            return Wish(call, "approval", None)
+        if isinstance(tool, External):
+            return Wish(call, "external", tool.timeout_seconds)
+        return None
+
+    def _tool(self, call: Call) -> Tool:
+        tool = self._tools.find(call.name)
+        assert tool is not None
+        return tool
 
     def _refusal(self, call: Call) -> str | None:
         """Say why a call is not run at all; None where it is, or has been."""

@@ -4,7 +4,7 @@ It asks the model, runs the tools that it asks for, and asks again, until an ans
 what it yields is durable before it goes on, so that a tool runs only after its request is on record.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +38,7 @@ class Task:
         history: the transcript so far, this turn's user message included; valid but for `open_calls`.
         open_calls: calls of the last assistant message that an earlier attempt left without results.
         steps, tool_calls, usage, text: of the turn's earlier attempts.
+        approvals: names of tools whose calls wait for leave.
     """
 
     provider: Provider
@@ -52,15 +53,21 @@ class Task:
     tool_calls: int = 0
     usage: Usage = NO_USAGE
     text: str = ""
+    approvals: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds an attempt."""
+    """What bounds an attempt.
+
+    Args:
+        answer_timeout_seconds: how long a call waits for its caller's result or leave, where nothing else is said.
+    """
 
     step_limit: int
     tool_timeout_seconds: float
     retries: RetryPolicy
+    answer_timeout_seconds: float = 3600.0
 
 
 class Loop:
@@ -83,19 +90,30 @@ class Loop:
         open_calls = self._task.open_calls
         while True:
             if open_calls:
-                calls = Calls(open_calls, self._tools, self._spawn, timeout_seconds=self._limits.tool_timeout_seconds)
+                calls = self._calls(open_calls)
                 async with aclosing(calls.run()) as emissions:
                     async for emission in emissions:
                         yield emission
-                self._history.append(calls.message)
+                self._history += [calls.message, *calls.steered]
             step = self._next_step()
             async with aclosing(step.run(self._limits.retries)) as emissions:
                 async for emission in emissions:
                     yield emission
             record, open_calls = self._conclude(step)
             yield record
-            if not open_calls:
+            self._history += record.steered
+            if not open_calls and not record.steered:
                 return
+
+    def _calls(self, open_calls: Sequence[Call]) -> Calls:
+        limits = self._limits
+        return Calls(
+            open_calls,
+            self._tools,
+            self._spawn,
+            timeout_seconds=limits.tool_timeout_seconds,
+            approvals=self._task.approvals,
+        )
 
     def _next_step(self) -> Step:
         if self._steps >= self._limits.step_limit:
@@ -129,7 +147,7 @@ class Loop:
         change = TurnChange(1, len(calls), finish.usage, self._text or None, step.text or None, ending)
         if message is not None:
             self._history.append(message)
-        return Record(events, [message] if message else [], change), calls
+        return Record(events, [message] if message else [], change, is_boundary=not calls), calls
 
 
 def _completion(step: Step, calls: Sequence[Call]) -> list[Event]:

@@ -6,7 +6,7 @@ the next message, in request order, and no assistant message is empty.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -20,11 +20,18 @@ NOT_RUN = "The turn ended before this call was finished; it has no result."
 
 @dataclass(slots=True)
 class Call:
-    """A tool call as far as the log knows it."""
+    """A tool call as far as the log knows it.
+
+    Args:
+        pending: what it waits for, or waited for last.
+        is_allowed: whether a caller has approved it.
+    """
 
     id: str
     name: str
     args: Any
+    pending: Literal["external", "approval"] | None = None
+    is_allowed: bool = False
     is_started: bool = False
     result: ToolResult | None = None
 
@@ -135,10 +142,19 @@ def _apply(state: StepState, kind: str, fields: dict[str, Any]) -> None:
             state.is_over = True
         case "tool_call_requested":
             state.calls[fields["id"]] = Call(fields["id"], fields["name"], fields["args"])
+        case _:
+            _apply_to_call(state.calls.get(fields.get("id", "")), kind, fields)
+
+
+def _apply_to_call(call: Call | None, kind: str, fields: dict[str, Any]) -> None:
+    if call is None:
+        return
+    match kind:
+        case "tool_call_pending":
+            call.pending = fields["kind"]
         case "tool_execution_started":
-            state.calls[fields["id"]].is_started = True
+            call.is_started = True
         case "tool_execution_completed":
-            call = state.calls[fields["id"]]
             call.result = ToolResult(call.id, fields["result"], fields["is_error"])
         case _:
             pass

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -195,6 +195,10 @@ class Manner:
     is_stream: bool
     wait_seconds: float
     applied: str | None
+
+    def at_once(self) -> "Manner":
+        """Return this manner without any waiting."""
+        return replace(self, wait_seconds=0)
 
 
 def manner(request: Request) -> Manner:

@@ -30,6 +30,8 @@ _REQUESTS: tuple[type[BaseModel], ...] = (
     schemas.StartTurn,
     schemas.EditTurn,
     schemas.Interrupt,
+    schemas.ToolResults,
+    schemas.Decision,
 )
 
 

@@ -15,6 +15,7 @@ from app.providers.registry import Name
 
 Label: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
 ModelName: TypeAlias = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
+ToolName: TypeAlias = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Title: TypeAlias = Annotated[str, Field(max_length=200)]
 Later: TypeAlias = Any
 """A field whose feature this version does not have."""
@@ -54,18 +55,26 @@ class TextBlock(Strict):
     text: str = Field(min_length=1)
 
 
+class ImageBytes(Strict):
+    """An image itself."""
+
+    type: Literal["base64"]
+    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    data: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
+
+
+class ImageAddress(Strict):
+    """Where an image is; the provider fetches it."""
+
+    type: Literal["url"]
+    url: Annotated[str, Field(pattern=r"^https://[^\s]+$", max_length=2048)]
+
+
 class ImageBlock(Strict):
-    """An image; refused with 501 in this version."""
+    """An image."""
 
-    model_config = ConfigDict(extra="allow")
     type: Literal["image"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("type") == "image":
-            raise CapabilityUnavailable("This server does not take images yet.", field="prompt")
-        return value
+    source: Annotated[ImageBytes | ImageAddress, Field(discriminator="type")]
 
 
 Blocks: TypeAlias = Annotated[list[Annotated[TextBlock | ImageBlock, Field(discriminator="type")]], Field(min_length=1)]
@@ -94,6 +103,15 @@ class Tools(Strict):
     mob: bool | None = None
 
 
+class ExternalTool(Strict):
+    """A tool that the caller runs."""
+
+    name: ToolName
+    description: Annotated[str, Field(max_length=8192)]
+    input_schema: dict[str, Any]
+    timeout_seconds: Annotated[float, Field(gt=0, le=604_800, strict=False)] | None = None
+
+
 class _Labels(Strict):
     @model_validator(mode="after")
     def _few_labels(self) -> Any:
@@ -114,7 +132,7 @@ class CreateSession(_Labels):
         }
     )
     later = (
-        "output_schema", "budget_limits", "external_tools", "approval_tools", "preload_skills", "skill_references",
+        "output_schema", "budget_limits", "preload_skills", "skill_references",
         "hooks_override", "host_mode", "comms_name", "peer_meta", "silent_comms_intents", "max_inline_peer_notifications",
         "resume_session", "ephemeral", "structured_output_retries",
     )  # fmt: skip
@@ -132,8 +150,8 @@ class CreateSession(_Labels):
     output_schema: Later = None
     structured_output_retries: Later = None
     budget_limits: Later = None
-    external_tools: Later = None
-    approval_tools: Later = None
+    external_tools: Annotated[list[ExternalTool], Field(max_length=128)] | None = None
+    approval_tools: Annotated[list[ToolName], Field(max_length=256)] | None = None
     preload_skills: Later = None
     skill_references: Later = None
     hooks_override: Later = None
@@ -169,6 +187,8 @@ class ChangeSession(_Labels):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     provider_params: dict[str, Any] | None = None
     tools: Tools | None = None
+    external_tools: Annotated[list[ExternalTool], Field(max_length=128)] | None = None
+    approval_tools: Annotated[list[ToolName], Field(max_length=256)] | None = None
 
 
 class StartTurn(Strict):
@@ -188,12 +208,6 @@ class StartTurn(Strict):
     budget_limits: Later = None
     host_mode: Later = None
 
-    @model_validator(mode="after")
-    def _refuse_busy_later(self) -> "StartTurn":
-        if self.on_busy in {"steer", "interrupt"}:
-            raise CapabilityUnavailable(f"This server does not have on_busy: {self.on_busy} yet.", field="on_busy")
-        return self
-
 
 class EditTurn(Strict):
     """Another prompt for a queued turn."""
@@ -210,11 +224,30 @@ class Interrupt(Strict):
     reason: Annotated[str, Field(max_length=1000)] | None = None
     mode: Literal["now", "after_step"] | None = None
 
-    @model_validator(mode="after")
-    def _refuse_after_step(self) -> "Interrupt":
-        if self.mode == "after_step":
-            raise CapabilityUnavailable("This server does not have mode: after_step yet.", field="mode")
-        return self
+
+class ToolResult(Strict):
+    """What a caller's tool gave."""
+
+    tool_call_id: str
+    content: str
+    is_error: bool = False
+
+
+class ToolResults(Strict):
+    """Results of calls that wait for their caller; all of them count, or none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"results": [{"tool_call_id": "call_1", "content": "21 °C", "is_error": False}]}]}
+    )
+    results: Annotated[list[ToolResult], Field(min_length=1)]
+
+
+class Decision(Strict):
+    """Whether a call may run."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"decision": "allow"}, {"decision": "deny", "message": "No."}]})
+    decision: Literal["allow", "deny"]
+    message: Annotated[str, Field(max_length=4096)] | None = None
 
 
 class Nothing(Strict):
@@ -304,6 +337,16 @@ class FailureView(BaseModel):
     message: str
 
 
+class PendingCall(BaseModel):
+    """A call that waits for its caller."""
+
+    id: str
+    name: str
+    args: Any
+    kind: Literal["external", "approval"]
+    expires_at: str
+
+
 class TurnView(BaseModel):
     """A whole turn."""
 
@@ -320,7 +363,7 @@ class TurnView(BaseModel):
     structured_output: None
     schema_warnings: list[str]
     skill_diagnostics: None
-    pending_tool_calls: list[Any]
+    pending_tool_calls: list["PendingCall"]
     error: FailureView | None
     created_at: str
     started_at: str | None
@@ -374,7 +417,7 @@ class Problem(BaseModel):
                     "title": "Conflict",
                     "status": 409,
                     "code": "SESSION_BUSY",
-                    "detail": "A turn is live. Wait for its end, interrupt it, or send on_busy: queue.",
+                    "detail": "A turn is live. Wait for its end, interrupt it, or send on_busy: queue, steer or interrupt.",
                 }
             ]
         },

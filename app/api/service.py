@@ -49,8 +49,8 @@ async def capabilities(request: Request, house: Rooms) -> Response:
         "providers": sorted(house.providers),
         "default_model": house.default_model,
         "builtin_tools": list(house.tools.names()),
-        "on_busy": ["reject", "queue"],
-        "interrupt_modes": ["now"],
+        "on_busy": ["reject", "queue", "steer", "interrupt"],
+        "interrupt_modes": ["now", "after_step"],
         "limits": {"max_body_bytes": house.max_body_bytes, "max_wait_seconds": house.max_wait_seconds},
     })
 
@@ -63,15 +63,6 @@ async def capabilities(request: Request, house: Rooms) -> Response:
 )
 @router.get(
     "/v1/sessions/{session_id}/export", status_code=501, responses=documents.problems(501), summary="Not in this version"
-)
-@router.post(
-    "/v1/sessions/{session_id}/tool_results", status_code=501, responses=documents.problems(501), summary="Not in this version"
-)
-@router.post(
-    "/v1/sessions/{session_id}/approvals/{tool_call_id}",
-    status_code=501,
-    responses=documents.problems(501),
-    summary="Not in this version",
 )
 @router.get("/v1/models", status_code=501, responses=documents.problems(501), summary="Not in this version")
 async def not_yet(request: Request) -> Response:

@@ -14,6 +14,7 @@ from app.api.dependencies import House, Query, Rooms, body, keyed, manner
 from app.errors import InvalidRequest
 from app.journal.journal import Transaction
 from app.sessions import Options, Session
+from app.tools import offered
 from app.turns import desk, turn
 from app.turns.desk import NewTurn
 
@@ -194,7 +195,19 @@ def _options(house: House, asked: schemas.CreateSession) -> Options:
     params = asked.provider_params or {}
     house.providers.check_params(provider, params)
     builtins = asked.tools.builtins if asked.tools else None
-    return Options(model, provider, asked.system_prompt, asked.max_tokens, params, builtins)
+    external_tools = [tool.model_dump(exclude_none=True) for tool in asked.external_tools or []]
+    approval_tools = asked.approval_tools or []
+    offered.check(house.tools, external_tools, approval_tools)
+    return Options(
+        model,
+        provider,
+        asked.system_prompt,
+        asked.max_tokens,
+        params,
+        builtins,
+        external_tools,
+        approval_tools,
+    )
 
 
 def _changed_options(house: House, session: Session, asked: schemas.ChangeSession) -> Options:
@@ -207,6 +220,12 @@ def _changed_options(house: House, session: Session, asked: schemas.ChangeSessio
     if asked.model_fields_set & {"model", "provider"}:
         model = asked.model or (house.default_model if "model" in asked.model_fields_set else options.model)
         options = replace(options, model=model, provider=_changed_provider(house, options, model, asked))
+    if "external_tools" in asked.model_fields_set:
+        given_tools = [tool.model_dump(exclude_none=True) for tool in asked.external_tools or []]
+        options = replace(options, external_tools=given_tools)
+    if "approval_tools" in asked.model_fields_set:
+        options = replace(options, approval_tools=asked.approval_tools or [])
+    offered.check(house.tools, options.external_tools, options.approval_tools)
     if options != session.options:
         house.providers.check_params(options.provider, options.provider_params)
     return options

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from app import idempotency, sessions
 from app.api import answers, documents, schemas
 from app.api.answers import Accepted, as_json
-from app.api.dependencies import House, Query, Rooms, body, keyed, manner
+from app.api.dependencies import House, Manner, Query, Rooms, body, keyed, manner
 from app.errors import SessionNotRunning
 from app.sessions import Session
 from app.turns import desk, turn
@@ -41,9 +41,12 @@ async def start(
             session = await sessions.lock(tx, session_id)
             after = session.last_seq
             turn_id = await desk.start(tx, session, _new_turn(house, session, asked), house.claimant)
-            await idempotency.keep(tx, key, session_id=session.id, turn_id=turn_id)
+            is_steered = turn_id == session.current_turn_id
+            await idempotency.keep(tx, key, session_id=session.id, turn_id=turn_id, response=is_steered or None)
         else:
-            turn_id = kept.turn_id or ""
+            turn_id, is_steered = kept.turn_id or "", kept.response is True
+    if is_steered:
+        how = how.at_once()
     return await answers.tell(house, Accepted(session_id, turn_id, how, False, kept is not None, after))
 
 
@@ -126,6 +129,8 @@ async def interrupt(
     """Stop the live turn now; what it has said is kept. Answers with the ended turn."""
     key = keyed(request, asked)
     seen_turn_id = await _live_turn(house, session_id)
+    if asked.mode == "after_step":
+        return await _stop_after_step(house, session_id, seen_turn_id, asked, key)
     async with house.journal.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is not None:
@@ -136,6 +141,23 @@ async def interrupt(
         view = turn.view(await turn.get(tx.db, session.id, seen_turn_id))
         await idempotency.keep(tx, key, session_id=session.id, turn_id=None, response=view)
     return as_json(view)
+
+
+async def _stop_after_step(
+    house: House, session_id: str, seen_turn_id: str | None, asked: schemas.Interrupt, key: idempotency.Request | None
+) -> Response:
+    """Have the live turn end at its next step boundary, and answer when it has."""
+    async with house.journal.transaction() as tx:
+        kept = await idempotency.begin(tx, key)
+        if kept is None:
+            session = await sessions.lock(tx, session_id)
+            turn_id = _to_stop(session, seen_turn_id, asked)
+            await desk.stop_after_step(tx, session, turn_id, note=asked.reason)
+            await idempotency.keep(tx, key, session_id=session.id, turn_id=turn_id)
+        else:
+            turn_id = kept.turn_id or ""
+    how = Manner(is_stream=False, wait_seconds=house.max_wait_seconds, applied=None)
+    return await answers.tell(house, Accepted(session_id, turn_id, how, False, kept is not None))
 
 
 async def _live_turn(house: House, session_id: str) -> str | None:
@@ -160,4 +182,4 @@ def _new_turn(house: House, session: Session, asked: schemas.StartTurn) -> NewTu
         provider = house.providers.choose(asked.model, session.options.provider if is_gateway else None)
         house.providers.check_params(provider, session.options.provider_params)
         overrides |= {"model": asked.model, "provider": provider}
-    return NewTurn(schemas.prompt_text(asked.prompt), overrides, "queue" if asked.on_busy == "queue" else "reject")
+    return NewTurn(schemas.prompt_text(asked.prompt), overrides, asked.on_busy or "reject")

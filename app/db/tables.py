@@ -51,6 +51,13 @@ sessions = Table(
     Column("turn_count", Integer, nullable=False, server_default=_ZERO),
     Column("queued_turns", Integer, nullable=False, server_default=_ZERO),
     Column("current_turn_id", Uuid),
+    Column(
+        "has_notes",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether something waits for the live turn's next step boundary",
+    ),
     Column("kept_prompt", Text, comment="JSON text of blocks that open the first turn's user message"),
     Column("is_system_prompt_due", Boolean, nullable=False, server_default=text("false")),
     Column("last_assistant_text", Text, comment="JSON text"),
@@ -98,6 +105,11 @@ turns = Table(
     Column("created_at", _AT, nullable=False),
     Column("started_at", _AT),
     Column("ended_at", _AT),
+    Column("pending", Text, comment="JSON text: calls that callers are to answer"),
+    Column("waits_until", _AT, comment="first of their expiries"),
+    Column("allowed", Text, comment="JSON text: ids of calls that were allowed"),
+    Column("steering", Text, comment="JSON text: prompts to put in before the next step"),
+    Column("stop_note", Text, comment="JSON text: end after this step, and why"),
     PrimaryKeyConstraint("session_id", "id"),
     UniqueConstraint("session_id", "number", name="turns_session_id_number"),
     CheckConstraint(
@@ -105,6 +117,7 @@ turns = Table(
         name="status_known",
     ),
     CheckConstraint(f"(ended_at IS NOT NULL) = (status IN {_TERMINAL})", name="ended_has_time"),
+    Index("turns_waiting", "waits_until", postgresql_where=text("waits_until IS NOT NULL")),
     Index("turns_one_live", "session_id", unique=True, postgresql_where=text("status IN ('running', 'waiting')")),
     postgresql_with={"fillfactor": "70"},
 )

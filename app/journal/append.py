@@ -19,7 +19,7 @@ _APPEND = """
 WITH entry AS (
   SELECT * FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::int[], $7::int[], $8::boolean[],
                        $9::boolean[])
-    AS e(entry, session_id, fence, number, turn_id, events, messages, ends, may_leave_queue)
+    AS e(entry, session_id, fence, number, turn_id, events, messages, ends, is_held)
 ), change AS (
   SELECT * FROM unnest($10::int[], $11::int[], $12::int[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
                        $17::text[], $18::text[], $19::text[], $20::text[], $21::text[])
@@ -35,6 +35,7 @@ WITH entry AS (
     append_number = CASE WHEN e.number > 0 THEN e.number ELSE s.append_number END,
     fence = s.fence + e.ends::int,
     status = CASE WHEN e.ends THEN 'idle' ELSE s.status END,
+    has_notes = s.has_notes AND NOT e.ends,
     current_turn_id = CASE WHEN e.ends THEN NULL ELSE s.current_turn_id END,
     updated_at = CASE WHEN e.ends THEN $22 ELSE s.updated_at END,
     last_assistant_text = coalesce(c.assistant_text, s.last_assistant_text),
@@ -44,7 +45,7 @@ WITH entry AS (
     cache_read_tokens = s.cache_read_tokens + coalesce(c.cache_read_tokens, 0)
   FROM locked l, entry e LEFT JOIN change c ON c.entry = e.entry
   WHERE s.id = l.id AND s.id = e.session_id AND s.fence = e.fence
-    AND NOT (e.ends AND s.queued_turns > 0 AND NOT e.may_leave_queue)
+    AND NOT (e.is_held AND (s.has_notes OR e.ends AND s.queued_turns > 0))
   RETURNING e.entry, s.id, e.turn_id, e.events, e.messages, e.ends, s.last_seq, s.message_count, s.fence
 ), event_rows AS (
   INSERT INTO events (session_id, seq, turn_id, type, scope_id, at, payload)
@@ -75,7 +76,9 @@ WITH entry AS (
     owner = CASE WHEN n.ends THEN NULL ELSE t.owner END,
     lease_expires_at = CASE WHEN n.ends THEN NULL ELSE t.lease_expires_at END,
     last_seq = CASE WHEN n.ends THEN n.last_seq ELSE t.last_seq END,
-    ended_at = CASE WHEN n.ends THEN $22 ELSE t.ended_at END
+    ended_at = CASE WHEN n.ends THEN $22 ELSE t.ended_at END,
+    pending = CASE WHEN n.ends THEN NULL ELSE t.pending END,
+    waits_until = CASE WHEN n.ends THEN NULL ELSE t.waits_until END
   FROM locked_turns l, numbered n JOIN change c ON c.entry = n.entry
   WHERE t.session_id = l.session_id AND t.id = l.id AND n.id = l.session_id
 )
@@ -114,8 +117,8 @@ async def append(db: Connection, batch: Sequence[Entry]) -> list[Appended | None
     Numbers follow each session's `last_seq` without gaps. At most one entry a session.
 
     Returns:
-        One result per entry, in order; None where nothing was written, because its fence is stale, the session is gone, or it
-        would end a turn that others queue behind without saying that it may.
+        One result per entry, in order; None where nothing was written, because its fence is stale, the session is gone, or
+        something waits for what it would end and it does not say that this is settled.
 
     Raises:
         StoreUnavailable: Postgres could not be reached; outside a transaction, whether the batch was kept is unknown.
@@ -160,7 +163,7 @@ def _entry_columns(batch: Sequence[Entry]) -> tuple[list[object], ...]:
         [len(entry.events) for entry in batch],
         [len(entry.messages) for entry in batch],
         [entry.ends for entry in batch],
-        [entry.may_leave_queue for entry in batch],
+        [(entry.ends or entry.is_boundary) and not entry.is_settled for entry in batch],
     )
 
 

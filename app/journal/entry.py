@@ -46,7 +46,8 @@ class Entry:
         fence: the session's fence as the writer of this entry knows it; stale means that nothing is written.
         number: from 1 for each fence of a worker, growing; 0 where a transaction writes, which needs no reconciling.
         turn_id: the turn of all events that stand in one and of all messages; None outside a turn.
-        may_leave_queue: whether an ending may be written while turns are queued (their promotion is the caller's act then).
+        is_boundary: whether the turn's step is over with it, so that it is refused while something waits for that moment.
+        is_settled: whether the caller, under the session's lock, deals with what waits: queued turns, words for the live one.
     """
 
     session_id: str
@@ -56,7 +57,8 @@ class Entry:
     messages: Sequence[Message] = ()
     change: TurnChange | None = None
     number: int = 0
-    may_leave_queue: bool = False
+    is_boundary: bool = False
+    is_settled: bool = False
 
     @property
     def ends(self) -> bool:

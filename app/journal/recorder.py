@@ -76,6 +76,11 @@ class Recorder:
         """Whether so much waits for the database that the speaker should wait too."""
         return self._characters > MOST_CHARACTERS
 
+    def take_number(self) -> int:
+        """Give the number of an entry that another hand writes for this attempt."""
+        self._number += 1
+        return self._number
+
     def put_delta(self, event: Delta, text: str) -> None:
         """Take one delta; it is joined with those before it that have not left yet.
 
@@ -99,20 +104,25 @@ class Recorder:
         self._flush()
 
     async def write(
-        self, events: Sequence[Event], messages: Sequence[Message] = (), change: TurnChange | None = None
+        self,
+        events: Sequence[Event],
+        messages: Sequence[Message] = (),
+        change: TurnChange | None = None,
+        *,
+        is_boundary: bool = False,
     ) -> Appended:
         """Write everything put so far and then these, and return when they are durable.
 
         Raises:
-            Fenced: another owns the turn, or others queue behind one that would end; nothing was written, and what had been
-                put before is in `unwritten`.
+            Fenced: another owns the turn, or something waits for what would end; nothing was written, and what had been put
+                before is in `unwritten`.
         """
         while self._under_way is not None:
             await asyncio.wait([self._under_way])
         if self.failure is not None:
             raise self.failure
         self.unwritten = self._take_pending()
-        appended = await self._submit([*self.unwritten, *events], messages, change)
+        appended = await self._submit([*self.unwritten, *events], messages, change, is_boundary=is_boundary)
         self.unwritten = []
         self._last = None
         return appended
@@ -166,18 +176,18 @@ class Recorder:
         return events
 
     def _submit(
-        self, events: Sequence[Event], messages: Sequence[Message], change: TurnChange | None
+        self, events: Sequence[Event], messages: Sequence[Message], change: TurnChange | None, *, is_boundary: bool = False
     ) -> asyncio.Future[Appended]:
         self._number += 1
-        entry = Entry(self._session_id, self._fence, self._turn_id, events, messages, change, self._number)
+        entry = Entry(self._session_id, self._fence, self._turn_id, events, messages, change, self._number, is_boundary)
         self._under_way = self._writer.submit(entry)
         self._under_way.add_done_callback(partial(self._on_written, entry))
         return self._under_way
 
     def _on_written(self, entry: Entry, outcome: asyncio.Future[Appended]) -> None:
         self._under_way = None
-        if outcome.cancelled() or (entry.ends and outcome.exception() is not None):
-            return  # an ending that was refused is its writer's to settle: others may queue behind it
+        if outcome.cancelled() or ((entry.ends or entry.is_boundary) and outcome.exception() is not None):
+            return  # an end that was refused is its writer's to settle: something may wait for it
         self.failure = outcome.exception()
         if self.failure is not None:
             self.close()

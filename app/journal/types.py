@@ -92,6 +92,14 @@ class TurnStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TurnSteered(Event):
+    """Words of a caller entered the live turn, before its next step."""
+
+    type = "turn_steered"
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
 class TurnResumed(Event):
     """Another attempt took the turn over."""
 
@@ -301,6 +309,18 @@ class ToolExecutionCompleted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallPending(Event):
+    """The turn waits for a caller: for a call's result (`external`), or for leave to run it (`approval`)."""
+
+    type = "tool_call_pending"
+    id: str
+    name: str
+    args: Any
+    kind: Literal["external", "approval"]
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolResultReceived(Event):
     """The result entered the transcript, in request order."""
 
@@ -327,7 +347,7 @@ EVENTS: dict[str, type[Event]] = {event.type: event for event in Event.__subclas
 """Every type that this version writes."""
 
 RESERVED = frozenset({
-    "turn_steered", "tool_call_pending", "budget_warning",
+    "budget_warning",
     "compaction_started", "compaction_completed", "compaction_failed",
     "hook_started", "hook_completed", "hook_failed", "hook_denied", "hook_rewrite_applied",
     "skills_resolved", "skill_resolution_failed",

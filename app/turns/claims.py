@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app import clock
+from app import clock, sessions
 from app.db.engine import Connection
 from app.messages import NO_USAGE, Message, Usage
-from app.sessions import Options
+from app.sessions import Options, Session
+from app.turns.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Claim:
         options: what holds for this turn.
         claimed_at: the node's monotonic clock before the database granted the lease.
         history: the whole transcript where it is at hand, as with a session's first turn; None must be read.
+        has_open_step: whether an attempt before this one has left a step whose calls are to be looked at.
     """
 
     session_id: str
@@ -35,6 +37,7 @@ class Claim:
     usage: Usage = NO_USAGE
     text: str = ""
     history: Sequence[Message] | None = None
+    has_open_step: bool = False
 
 
 class Claimant(Protocol):
@@ -68,6 +71,23 @@ class Grant:
         """Ask a node whether it takes one more."""
         owner = claimant.node_id if claimant.has_room() else None
         return cls(owner, claimant.lease_seconds if owner else 0.0, clock.monotonic())
+
+
+def claim_of(session: Session, live: Turn, grant: Grant, *, attempt: int) -> Claim:
+    """Make the claim of a turn that goes on where an earlier attempt has left it."""
+    return Claim(
+        session_id=session.id,
+        turn_id=live.id,
+        fence=session.fence + 1,
+        attempt=attempt,
+        options=sessions.with_overrides(session.options, live.overrides),
+        claimed_at=grant.claimed_at,
+        steps=live.steps,
+        tool_calls=live.tool_calls,
+        usage=live.usage,
+        text=live.text or "",
+        has_open_step=live.attempt > 0,
+    )
 
 
 LEASE_UNTIL = "clock_timestamp() + make_interval(secs => {})"

@@ -6,17 +6,17 @@ from typing import Any, Literal, TypeAlias
 
 import orjson
 
-from app import clock, ids
-from app.errors import SessionArchived, SessionBusy, SessionNotRunning, TurnNotQueued
+from app import clock, ids, sessions
+from app.errors import InvalidRequest, SessionArchived, SessionBusy, SessionNotRunning, TurnNotQueued
 from app.journal.entry import Ending, Entry
 from app.journal.journal import Transaction
 from app.journal.types import TurnCancelled, TurnInterrupted, TurnQueued
 from app.sessions import Session
-from app.turns import endings, opening, turn
+from app.turns import boundary, endings, opening, turn
 from app.turns.claims import Claimant
 from app.turns.turn import Turn
 
-OnBusy: TypeAlias = Literal["reject", "queue"]
+OnBusy: TypeAlias = Literal["reject", "queue", "steer", "interrupt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +40,45 @@ async def start(tx: Transaction, session: Session, new: NewTurn, claimant: Claim
         session: locked by this transaction.
 
     Returns:
-        The turn's id.
+        The turn's id; that of the live one where it was steered.
 
     Raises:
         SessionArchived: the session takes no turns.
-        SessionBusy: a turn is live and the caller does not queue.
+        SessionBusy: a turn is live and the caller chose to be refused then.
+        InvalidRequest: a live turn is to be steered, and options are given that it could not take any more.
     """
     if session.archived_at is not None:
         raise SessionArchived("The session is archived; unarchive it first.", session_id=session.id)
     turn_id = ids.turn_id()
     if session.current_turn_id is None:
-        begun = opening.Opening(turn_id, session.turn_count + 1, new.prompt, new.overrides)
-        await opening.begin(tx, session, begun, claimant)
+        await _begin(tx, session, turn_id, new, claimant)
     elif new.on_busy == "queue":
         await _queue(tx, session, turn_id, new)
+    elif new.on_busy == "steer":
+        return await _steer(tx, session, new)
+    elif new.on_busy == "interrupt":
+        await end_live(tx, session, await turn.get(tx.db, session.id, session.current_turn_id), "superseded")
+        await _begin(tx, await sessions.lock(tx, session.id), turn_id, new, claimant)
     else:
         raise SessionBusy(
-            "A turn is live. Wait for its end, interrupt it, or send on_busy: queue.",
+            "A turn is live. Wait for its end, interrupt it, or send on_busy: queue, steer or interrupt.",
             session_id=session.id,
             turn_id=session.current_turn_id,
         )
     return turn_id
+
+
+async def _begin(tx: Transaction, session: Session, turn_id: str, new: NewTurn, claimant: Claimant) -> None:
+    begun = opening.Opening(turn_id, session.turn_count + 1, new.prompt, new.overrides)
+    await opening.begin(tx, session, begun, claimant)
+
+
+async def _steer(tx: Transaction, session: Session, new: NewTurn) -> str:
+    if new.overrides:
+        raise InvalidRequest.at(next(iter(new.overrides)), "The live turn's options cannot change; send the prompt alone.")
+    assert session.current_turn_id is not None
+    await boundary.steer(tx, session, await turn.get(tx.db, session.id, session.current_turn_id), new.prompt)
+    return session.current_turn_id
 
 
 async def edit(tx: Transaction, session: Session, turn_id: str, prompt: str) -> None:
@@ -117,8 +135,19 @@ async def interrupt(
         raise SessionNotRunning("The turn has ended already.", session_id=session.id, turn_id=seen_turn_id)
 
 
+async def stop_after_step(tx: Transaction, session: Session, seen_turn_id: str, *, note: str | None) -> None:
+    """Have the live turn end at its next step boundary.
+
+    Raises:
+        SessionNotRunning: that turn came to its end first.
+    """
+    if session.current_turn_id != seen_turn_id:
+        raise SessionNotRunning("The turn has ended already.", session_id=session.id, turn_id=seen_turn_id)
+    await boundary.stop_after_step(tx, session, await turn.get(tx.db, session.id, seen_turn_id), note)
+
+
 async def end_live(
-    tx: Transaction, session: Session, live: Turn, reason: Literal["user", "archived"], note: str | None = None
+    tx: Transaction, session: Session, live: Turn, reason: Literal["user", "archived", "superseded"], note: str | None = None
 ) -> None:
     """End a session's live turn `interrupted`, from its log."""
     await endings.end(

@@ -1,7 +1,8 @@
 """How a live turn ends, and what follows: the next of the queue begins in the same transaction."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+import orjson
 
 from app import sessions
 from app.agent import transcript
@@ -9,7 +10,8 @@ from app.errors import AgentError, Fenced, SessionNotFound
 from app.journal import reader
 from app.journal.entry import Ending, Entry, TurnChange
 from app.journal.journal import Transaction
-from app.journal.types import Event, Failure, TurnFailed, TurnUsage
+from app.journal.types import Event, Failure, TurnFailed, TurnSteered, TurnUsage
+from app.messages import Message
 from app.sessions import Session
 from app.turns import opening, turn
 from app.turns.claims import Claim, Claimant
@@ -31,9 +33,12 @@ async def end(
     """
     closing = transcript.close(transcript.fold(await reader.current_step(tx.db, session.id, live.id)))
     text = closing.text or live.text or ""
-    events: Sequence[Event] = [*closing.events, terminal(text, TurnUsage.of(live.usage))]
+    told = [TurnSteered(orjson.loads(prompt)) for prompt in live.steering]  # accepted, so it is kept for the next turn
+    words = [Message("user", tuple(opening.prompt_blocks(prompt))) for prompt in live.steering]
+    events: Sequence[Event] = [*closing.events, *told, terminal(text, TurnUsage.of(live.usage))]
     change = TurnChange(text=text, assistant_text=closing.text or None, ending=ending)
-    await tx.append(Entry(session.id, session.fence, live.id, events, closing.messages, change, may_leave_queue=True))
+    messages = [*closing.messages, *words]
+    await tx.append(Entry(session.id, session.fence, live.id, events, messages, change, is_settled=True))
 
 
 async def fail(tx: Transaction, claim: Claim, error: AgentError, claimant: Claimant) -> None:
@@ -42,7 +47,7 @@ async def fail(tx: Transaction, claim: Claim, error: AgentError, claimant: Claim
     Raises:
         Fenced: the claim is not in force any more; nothing is done.
     """
-    session = await _claimed(tx, claim.session_id, claim.fence)
+    session = await claimed(tx, claim.session_id, claim.fence)
     await fail_live(tx, session, await turn.get(tx.db, session.id, claim.turn_id), error)
     await promote_next(tx, session.id, claimant)
 
@@ -53,17 +58,6 @@ async def fail_live(tx: Transaction, session: Session, live: Turn, error: AgentE
     await end(tx, session, live, Ending("failed", None, failure), lambda text, usage: TurnFailed(failure, text, usage))
 
 
-async def finish(tx: Transaction, entry: Entry, claimant: Claimant) -> None:
-    """Write the entry that completes a turn which others queue behind; the first of them begins.
-
-    Raises:
-        Fenced: the entry's claim is not in force any more; nothing is done.
-    """
-    session = await _claimed(tx, entry.session_id, entry.fence)
-    await tx.append(replace(entry, may_leave_queue=True))
-    await promote_next(tx, session.id, claimant)
-
-
 async def promote_next(tx: Transaction, session_id: str, claimant: Claimant) -> None:
     """Begin the first queued turn of a session that has become idle; without one, nothing happens."""
     session = await sessions.lock(tx, session_id)
@@ -72,7 +66,12 @@ async def promote_next(tx: Transaction, session_id: str, claimant: Claimant) -> 
         await opening.promote(tx, session, first, claimant)
 
 
-async def _claimed(tx: Transaction, session_id: str, fence: int) -> Session:
+async def claimed(tx: Transaction, session_id: str, fence: int) -> Session:
+    """Lock a session whose fence is still the given one.
+
+    Raises:
+        Fenced: it is not, or the session is gone.
+    """
     try:
         session = await sessions.lock(tx, session_id)
     except SessionNotFound as error:

@@ -16,7 +16,7 @@ from app.journal.journal import Transaction
 from app.journal.types import Event, StepDiscarded, TurnResumed
 from app.sessions import Session
 from app.turns import endings, turn
-from app.turns.claims import LEASE_UNTIL, Claim, Claimant, Grant
+from app.turns.claims import LEASE_UNTIL, Claimant, Grant, claim_of
 from app.turns.turn import Turn
 
 MOST_RECOVERIES = 3  # attempts that may crash before the turn is given up
@@ -46,7 +46,7 @@ async def take_over(tx: Transaction, session_id: str, claimant: Claimant) -> boo
     if grant.owner is None:
         return False
     await _claim(tx, session, live, recoveries, grant)
-    claim = _claim_of(session, live, grant)
+    claim = claim_of(session, live, grant, attempt=live.attempt + 1)
     tx.after_commit.append(partial(claimant.take, claim))
     return True
 
@@ -95,18 +95,3 @@ async def _told(tx: Transaction, session: Session, live: Turn, grant: Grant) -> 
     if state is not None and state.is_cut:
         events.append(StepDiscarded(state.step, "resumed", state.from_seq))
     return events
-
-
-def _claim_of(session: Session, live: Turn, grant: Grant) -> Claim:
-    return Claim(
-        session_id=session.id,
-        turn_id=live.id,
-        fence=session.fence + 1,
-        attempt=live.attempt + 1,
-        options=sessions.with_overrides(session.options, live.overrides),
-        claimed_at=grant.claimed_at,
-        steps=live.steps,
-        tool_calls=live.tool_calls,
-        usage=live.usage,
-        text=live.text or "",
-    )

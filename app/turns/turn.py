@@ -27,6 +27,10 @@ class Turn:
         overrides: options that hold for this turn alone.
         attempt: 0 until a node has claimed it.
         recoveries: attempts that ended in a crash.
+        pending: calls that callers are to answer, as the wire shows them.
+        allowed: ids of calls that were allowed to run.
+        steering: JSON texts of prompts that wait for the next step.
+        stop_note: JSON text; not None once the turn is to end after its step.
     """
 
     session_id: str
@@ -49,6 +53,10 @@ class Turn:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    pending: Sequence[Mapping[str, Any]] = ()
+    allowed: Sequence[str] = ()
+    steering: Sequence[str] = ()
+    stop_note: str | None = None
 
     @property
     def is_over(self) -> bool:
@@ -58,7 +66,8 @@ class Turn:
 
 _COLUMNS = """t.session_id, t.id, t.number, t.status, t.prompt, t.overrides, t.owner, t.attempt, t.recoveries, t.steps,
 t.tool_calls, t.text, t.stop_reason, t.error, t.input_tokens, t.output_tokens, t.cache_creation_tokens, t.cache_read_tokens,
-t.first_seq, coalesce(t.last_seq, s.last_seq) AS last_seq, t.created_at, t.started_at, t.ended_at"""
+t.first_seq, coalesce(t.last_seq, s.last_seq) AS last_seq, t.created_at, t.started_at, t.ended_at, t.pending, t.allowed,
+t.steering, t.stop_note"""
 _FROM = "FROM turns t JOIN sessions s ON s.id = t.session_id WHERE t.session_id = $1"
 
 
@@ -120,7 +129,7 @@ def view(turn: Turn) -> dict[str, Any]:
         "structured_output": None,
         "schema_warnings": [],
         "skill_diagnostics": None,
-        "pending_tool_calls": [],
+        "pending_tool_calls": turn.pending,
         "error": None if turn.error is None else orjson.Fragment(turn.error),
         "created_at": clock.rfc3339(turn.created_at),
         "started_at": clock.rfc3339(turn.started_at) if turn.started_at else None,
@@ -152,4 +161,8 @@ def _turn(row: Row) -> Turn:
         created_at=row["created_at"],
         started_at=row["started_at"],
         ended_at=row["ended_at"],
+        pending=orjson.loads(row["pending"] or "[]"),
+        allowed=orjson.loads(row["allowed"] or "[]"),
+        steering=[orjson.dumps(prompt).decode() for prompt in orjson.loads(row["steering"] or "[]")],
+        stop_note=row["stop_note"],
     )

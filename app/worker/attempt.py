@@ -7,7 +7,7 @@ lease that someone will find.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
@@ -15,24 +15,32 @@ import structlog
 from app import sessions, telemetry
 from app.agent import transcript
 from app.agent.calls import Spawn
-from app.agent.emissions import Discard, Emission, Record, Say, Tell
+from app.agent.emissions import Await, Discard, Emission, Pend, Record, Say, Tell, Wish
 from app.agent.loop import Limits, Loop, Task
 from app.agent.transcript import Call
 from app.errors import AgentError, Fenced, StoreUnavailable
 from app.journal import reader
 from app.journal.entry import Entry
-from app.journal.journal import Journal
+from app.journal.journal import Journal, Transaction
 from app.journal.types import StepDiscarded
 from app.messages import Message
 from app.providers.base import Provider
+from app.sessions import Session
+from app.tools.external import External
 from app.tools.registry import NONE, Registry
-from app.turns import endings
+from app.turns import boundary, endings, turn, waiting
+from app.turns.boundary import Crossing
 from app.turns.claims import Claim, Claimant
+from app.turns.waiting import Wanted
 
 LONGEST_PAUSE_SECONDS = 2.0
 
 log = structlog.get_logger()
 _T = TypeVar("_T")
+
+
+class Stopped(Exception):
+    """The turn needs this attempt no more: it has ended, or waits for its caller."""
 
 
 class HandedOver(Exception):
@@ -90,6 +98,8 @@ class Attempt:
         except AgentError as error:
             log.info("turn_failed", reason=error.reason)
             await self._fail(error)
+        except Stopped:
+            log.info("attempt_stopped", attempt=self._claim.attempt)
         except HandedOver:
             raise
         except Exception:
@@ -99,7 +109,10 @@ class Attempt:
             self._recorder.close()
 
     async def _carry_turn(self) -> None:
-        tools = NONE if self._claim.options.builtins is False else self._bench.tools
+        options = self._claim.options
+        tools = NONE if options.builtins is False else self._bench.tools
+        if options.external_tools:
+            tools = tools.extended([External.of(raw) for raw in options.external_tools])
         task = await self._persist(self._prepare)
         async with aclosing(Loop(task, tools, self._bench.limits, self._spawn).run()) as emissions:
             async for emission in emissions:
@@ -116,30 +129,79 @@ class Attempt:
                 self._recorder.put(*events)
             case Record():
                 await self._record(emission)
+            case Pend(wishes):
+                await self._pend(wishes)
+            case Await(calls):
+                await self._await(calls)
             case Discard(step, reason):
                 await self._discard(step, reason)
 
     async def _record(self, record: Record) -> None:
         try:
-            await self._recorder.write(record.events, record.messages, record.change)
+            await self._recorder.write(record.events, record.messages, record.change, is_boundary=record.is_boundary)
         except Fenced:
-            if record.change is None or record.change.ending is None:
+            if not record.is_boundary:
                 raise
-            await self._finish(record)
+            await self._cross(record)
         if record.messages and self._is_draining() and (record.change is None or record.change.ending is None):
             raise HandedOver
 
-    async def _finish(self, record: Record) -> None:
-        """End a turn that others queue behind: its end and the next one's beginning are one commit."""
+    async def _cross(self, record: Record) -> None:
+        """Close a step that something waits for: queued turns behind an end, or words and a stop for the live one."""
         claim = self._claim
         events = [*self._recorder.unwritten, *record.events]
         entry = Entry(claim.session_id, claim.fence, claim.turn_id, events, record.messages, record.change)
 
-        async def act() -> None:
-            async with self._bench.journal.transaction() as tx:
-                await endings.finish(tx, entry, self._claimant)
+        async def act(tx: Transaction, session: Session, number: int) -> Crossing:
+            return await boundary.cross(tx, session, replace(entry, number=number), self._claimant)
 
-        await self._persist(act)
+        crossing = await self._claimed(act)
+        record.steered.extend(crossing.steered)
+        if crossing.is_over and (record.change is None or record.change.ending is None):
+            raise Stopped
+
+    async def _pend(self, wishes: Sequence[Wish]) -> None:
+        limit = self._bench.limits.answer_timeout_seconds
+        wanted = [Wanted(wish.call.id, wish.call.name, wish.call.args, wish.kind, wish.seconds or limit) for wish in wishes]
+
+        async def act(tx: Transaction, session: Session, number: int) -> None:
+            await waiting.pend(tx, session, self._claim.turn_id, wanted, number=number)
+
+        await self._claimed(act)
+        for wish in wishes:
+            wish.call.pending = wish.kind
+
+    async def _await(self, calls: Sequence[Call]) -> None:
+        """Let the turn wait without this attempt; where all was answered meanwhile, take the answers and go on."""
+
+        async def act(tx: Transaction, session: Session, _number: int) -> bool:
+            return await waiting.park(tx, session, self._claim.turn_id)
+
+        if await self._claimed(act):
+            raise Stopped
+        answered = {call.id: call for call in await self._open_calls()}
+        for call in calls:
+            call.result, call.is_allowed = answered[call.id].result, answered[call.id].is_allowed
+
+    async def _claimed(self, act: Callable[[Transaction, Session, int], Awaitable[_T]]) -> _T:
+        """Do something under the session's lock, behind all that was put; once, however often the database goes away.
+
+        Where a commit that seemed lost is found to be kept, the turn is given back: whoever takes it reads on from the log.
+
+        Args:
+            act: given the number that its entry bears.
+        """
+        await self._recorder.settle()
+        number = self._recorder.take_number()
+
+        async def do() -> _T:
+            async with self._bench.journal.transaction() as tx:
+                session = await endings.claimed(tx, self._claim.session_id, self._claim.fence)
+                if await sessions.append_number(tx, session.id) == number:
+                    raise HandedOver
+                return await act(tx, session, number)
+
+        return await self._persist(do)
 
     async def _fail(self, error: AgentError) -> None:
         async def act() -> None:
@@ -171,11 +233,12 @@ class Attempt:
             max_tokens=options.max_tokens,
             params=options.provider_params,
             history=claim.history or await self._history(),
-            open_calls=await self._open_calls() if claim.attempt > 1 else (),
+            open_calls=await self._open_calls() if claim.has_open_step else (),
             steps=claim.steps,
             tool_calls=claim.tool_calls,
             usage=claim.usage,
             text=claim.text,
+            approvals=options.approval_tools,
         )
 
     async def _history(self) -> Sequence[Message]:
@@ -184,7 +247,13 @@ class Attempt:
 
     async def _open_calls(self) -> list[Call]:
         state = await self._current_step()
-        return state.open_calls if state else []
+        calls = state.open_calls if state else []
+        if calls:
+            async with self._bench.journal.database.connection() as db:
+                allowed = (await turn.get(db, self._claim.session_id, self._claim.turn_id)).allowed
+            for call in calls:
+                call.is_allowed = call.id in allowed
+        return calls
 
     async def _current_step(self) -> transcript.StepState | None:
         async with self._bench.journal.database.connection() as db:

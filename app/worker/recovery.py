@@ -12,7 +12,7 @@ import structlog
 from app import telemetry
 from app.errors import StoreUnavailable
 from app.journal.journal import Journal
-from app.turns import claims, takeover
+from app.turns import claims, takeover, waiting
 from app.turns.claims import Claimant
 
 LOOK_SECONDS = 1.0
@@ -52,6 +52,7 @@ class Recovery:
         Returns:
             How many were claimed or ended.
         """
+        await self._expire()
         if not self._claimant.has_room():
             return 0
         async with self._journal.database.connection() as db:
@@ -63,6 +64,14 @@ class Recovery:
             telemetry.RECOVERED.inc(taken)
             log.info("turns_taken", turns=taken)
         return taken
+
+    async def _expire(self) -> None:
+        """Answer calls whose caller has not, in time."""
+        async with self._journal.database.connection() as db:
+            found = await waiting.overdue(db, MOST_AT_ONCE)
+        for session_id in found:
+            async with self._journal.transaction() as tx:
+                await waiting.expire(tx, session_id, self._claimant)
 
     async def _take(self, session_id: str) -> bool:
         try:

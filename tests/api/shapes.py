@@ -66,11 +66,19 @@ def shaped(shape: Mapping[str, Check]) -> Check:
     return lambda value: value.keys() == shape.keys() and all(check(value[name]) for name, check in shape.items())
 
 
+def list_of(check: Check) -> Check:
+    """Allow a list of such values."""
+    return lambda value: isinstance(value, list) and all(check(item) for item in value)
+
+
 def is_prompt(value: Any) -> bool:
     """Tell whether it is a string or blocks."""
     return is_text(value) or (isinstance(value, list) and all("type" in block for block in value))
 
 
+PENDING: Mapping[str, Check] = {
+    "id": is_text, "name": is_text, "args": is_anything, "kind": one_of("external", "approval"), "expires_at": is_time,
+}  # fmt: skip
 USAGE: Mapping[str, Check] = dict.fromkeys(
     ("input_tokens", "output_tokens", "cache_creation_tokens", "cache_read_tokens"), is_count
 )
@@ -97,7 +105,8 @@ TURN: Mapping[str, Check] = {
     "text": maybe(is_text), "steps": is_count, "tool_calls": is_count, "attempt": is_count, "usage": shaped(TURN_USAGE),
     "stop_reason": one_of("end_turn", "max_tokens", "stop_sequence", "content_filter", "interrupted", None),
     "structured_output": one_of(None), "schema_warnings": one_of([]), "skill_diagnostics": one_of(None),
-    "pending_tool_calls": one_of([]), "error": maybe(shaped(ERROR)), "created_at": is_time, "started_at": maybe(is_time),
+    "pending_tool_calls": list_of(shaped(PENDING)), "error": maybe(shaped(ERROR)),
+    "created_at": is_time, "started_at": maybe(is_time),
     "ended_at": maybe(is_time), "first_seq": is_count, "last_seq": is_count,
 }  # fmt: skip
 MESSAGE: Mapping[str, Check] = {
@@ -116,6 +125,7 @@ EVENTS: Mapping[str, Mapping[str, Check]] = {
     "session_archived": {"archived_at": is_time},
     "session_unarchived": {},
     "turn_queued": {"number": is_count, "prompt": is_prompt},
+    "turn_steered": {"prompt": is_prompt},
     "turn_started": {"number": is_count, "prompt": is_prompt, "attempt": is_count},
     "turn_resumed": {"attempt": is_count, "instance_id": is_id},
     "turn_completed": {**_END, "steps": is_count, "tool_calls": is_count},
@@ -134,6 +144,7 @@ EVENTS: Mapping[str, Mapping[str, Check]] = {
     "tool_execution_started": _CALL,
     "tool_execution_completed": {**_CALL, "result": is_text, "is_error": is_bool, "duration_ms": is_count},
     "tool_execution_timed_out": {**_CALL, "timeout_ms": is_count},
+    "tool_call_pending": {**PENDING},
     "tool_result_received": {**_CALL, "is_error": is_bool},
     "retrying": {"attempt": is_count, "max_attempts": is_count, "reason": is_text, "delay_ms": is_count},
 }

@@ -14,8 +14,6 @@ CREATE: dict[str, Any] = {
     "output_schema": SCHEMA,
     "structured_output_retries": 1,
     "budget_limits": {"max_tokens": 5},
-    "external_tools": [{"name": "a", "description": "b", "input_schema": SCHEMA}],
-    "approval_tools": ["datetime"],
     "preload_skills": ["a"],
     "skill_references": ["a"],
     "hooks_override": {"disable": ["a"]},
@@ -33,7 +31,6 @@ TURN: dict[str, Any] = {
     "budget_limits": {"max_tool_calls": 0},
     "host_mode": True,
 }
-IMAGE = [{"type": "image", "media_type": "image/png", "data": "AAAA"}]
 
 
 @pytest.fixture
@@ -75,27 +72,6 @@ async def test_later_field_of_a_turn_is_refused_and_starts_nothing(desk: Desk, n
     assert (await desk.turns())["turns"] == []
 
 
-@pytest.mark.parametrize("on_busy", ["steer", "interrupt"])
-async def test_later_ways_with_a_busy_session_are_refused(desk: Desk, on_busy: str) -> None:
-    answer = await desk.start("Hello", on_busy=on_busy)
-
-    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
-
-
-async def test_images_are_refused(service: Service, desk: Desk) -> None:
-    create = await service.client.post("/v1/sessions", json={"prompt": IMAGE})
-    start = await service.client.post(f"{desk.path}/turns", json={"prompt": IMAGE})
-
-    assert (create.status_code, start.status_code) == (501, 501)
-    assert create.json()["code"] == start.json()["code"] == "CAPABILITY_UNAVAILABLE"
-
-
-async def test_interrupt_after_the_step_is_refused(service: Service, desk: Desk) -> None:
-    answer = await service.client.post(f"{desk.path}/interrupt", json={"mode": "after_step"})
-
-    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
-
-
 @pytest.mark.parametrize("name", [*CREATE, "prompt"])
 async def test_null_or_nothing_of_a_later_field_is_no_request_for_it(service: Service, name: str) -> None:
     answer = await service.client.post("/v1/sessions", json={name: None})
@@ -116,8 +92,6 @@ async def test_provider_that_is_not_configured_is_refused(service: Service, prov
         ("POST", "{session}/fork"),
         ("GET", "{session}/export"),
         ("POST", "{session}/compact"),
-        ("POST", "{session}/tool_results"),
-        ("POST", "{session}/approvals/call_1"),
         ("GET", "/v1/models"),
     ],
 )

@@ -42,6 +42,15 @@ class Desk:
         page: dict[str, Any] = (await self.client.get(f"{self.path}/turns?{query}")).json()
         return page
 
+    async def log_at_rest(self) -> list[dict[str, Any]]:
+        """Return the log once no turn is live or queued."""
+        async with asyncio.timeout(10):
+            while (state := (await self.client.get(self.path)).json()["state"])["is_active"] or state["queued_turns"]:
+                await asyncio.sleep(0.01)
+        page = await self.client.get(f"{self.path}/events?limit=1000", headers={"Accept": "application/json"})
+        log: list[dict[str, Any]] = page.json()["events"]
+        return log
+
     async def interrupt(self) -> None:
         assert (await self.client.post(f"{self.path}/interrupt")).status_code == 200
 

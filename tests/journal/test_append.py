@@ -149,7 +149,7 @@ async def test_ending_is_refused_while_turns_wait_unless_the_writer_promotes_the
     ending = replace(entry_of(claim, "end"), change=TurnChange(ending=Ending("completed", "end_turn")))
 
     [refused] = await written(database, ending)
-    [allowed] = await written(database, replace(ending, may_leave_queue=True))
+    [allowed] = await written(database, replace(ending, is_settled=True))
 
     assert refused is None
     assert allowed is not None

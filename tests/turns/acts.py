@@ -8,7 +8,7 @@ from app.journal.entry import Ending, Entry, TurnChange
 from app.journal.journal import Journal
 from app.journal.types import TextComplete, TurnCompleted, TurnUsage
 from app.messages import Message, Text, Usage
-from app.turns import desk, endings, turn
+from app.turns import boundary, desk, endings, turn
 from app.turns.claims import Claim, Claimant
 from app.turns.turn import Turn
 
@@ -26,7 +26,8 @@ def ending_of(claim: Claim, text: str = "Done.") -> Entry:
 async def completed(journal: Journal, claim: Claim, claimant: Claimant) -> None:
     """Complete a claim's turn; the next of the queue begins."""
     async with journal.transaction() as tx:
-        await endings.finish(tx, ending_of(claim), claimant)
+        session = await endings.claimed(tx, claim.session_id, claim.fence)
+        await boundary.cross(tx, session, ending_of(claim), claimant)
 
 
 async def interrupted(journal: Journal, session_id: str, turn_id: str, claimant: Claimant, *, note: str | None = None) -> None:
