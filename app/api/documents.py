@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from app.api import schemas
+from app.api import realm_schemas, schemas
 from app.journal.types import EVENTS, Event
 
 _REF = "#/components/schemas/{model}"
@@ -30,6 +30,8 @@ _REQUESTS: tuple[type[BaseModel], ...] = (
     schemas.StartTurn,
     schemas.EditTurn,
     schemas.Interrupt,
+    realm_schemas.PutConfig,
+    realm_schemas.PatchConfig,
 )
 
 

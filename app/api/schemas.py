@@ -11,10 +11,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.errors import CapabilityUnavailable
-from app.providers.registry import Name
+from app.providers.registry import ModelName, Name
 
 Label: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
-ModelName: TypeAlias = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
 Title: TypeAlias = Annotated[str, Field(max_length=200)]
 Later: TypeAlias = Any
 """A field whose feature this version does not have."""

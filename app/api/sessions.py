@@ -7,12 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app import catalog, idempotency, sessions
+from app import catalog, idempotency, realms, sessions
 from app.api import answers, documents, schemas
 from app.api.answers import Accepted, as_json
+from app.api.defaults import Defaults
 from app.api.dependencies import House, Query, Rooms, body, keyed, manner
 from app.errors import InvalidRequest
 from app.journal.journal import Transaction
+from app.realms import Realm
 from app.sessions import Options, Session
 from app.turns import desk, turn
 from app.turns.desk import NewTurn
@@ -44,11 +46,10 @@ async def create(
 ) -> Response:
     """Open a session; with a prompt its first turn runs, answered in the way that is asked for (`Prefer`, `Accept`)."""
     how, key, after = manner(request), keyed(request, asked), None
-    options = _options(house, asked)
     async with house.journal.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
-            session = await _create(tx, asked, options)
+            session = await _create(tx, house, asked)
             turn_id, after = await _start_first(tx, house, session, asked), session.last_seq
             session_id = str(session.id)
             await idempotency.keep(tx, key, session_id=session_id, turn_id=turn_id)
@@ -94,8 +95,10 @@ async def change(
     """Change a session by a merge patch; what its model is told takes effect from the next turn."""
     async with house.journal.transaction() as tx:
         session = await sessions.lock(tx, session_id)
-        options = _changed_options(house, session, asked)
-        changed = await sessions.update(tx, session, options, _changes(session, options, asked))
+        realm = await realms.get(tx.db)
+        options = _changed_options(_defaults(house, realm), session, asked)
+        changes = _changes(session, options, asked)
+        changed = await sessions.update(tx, session, options, changes, config_generation=realm.generation)
     return as_json(sessions.view(changed))
 
 
@@ -165,9 +168,17 @@ async def messages(session_id: str, request: Request, house: Rooms) -> Response:
     return as_json({"messages": found, "next_after": found[-1]["ordinal"] if found else after})
 
 
-async def _create(tx: Transaction, asked: schemas.CreateSession, options: Options) -> Session:
+async def _create(tx: Transaction, house: House, asked: schemas.CreateSession) -> Session:
+    realm = await realms.get(tx.db)
     kept_prompt = schemas.kept_blocks(asked.prompt) if asked.is_deferred and asked.prompt is not None else None
-    return await sessions.create(tx, options, title=asked.title, labels=asked.labels or {}, kept_prompt=kept_prompt)
+    return await sessions.create(
+        tx,
+        _options(_defaults(house, realm), asked),
+        title=asked.title,
+        labels=asked.labels or {},
+        kept_prompt=kept_prompt,
+        config_generation=realm.generation,
+    )
 
 
 async def _start_first(tx: Transaction, house: House, session: Session, asked: schemas.CreateSession) -> str | None:
@@ -188,34 +199,53 @@ async def _act(request: Request, house: House, session_id: str, asked: schemas.N
     return as_json(view)
 
 
-def _options(house: House, asked: schemas.CreateSession) -> Options:
-    model = asked.model or house.default_model
-    provider = house.providers.choose(model, asked.provider)
-    params = asked.provider_params or {}
-    house.providers.check_params(provider, params)
+def _defaults(house: House, realm: Realm) -> Defaults:
+    return Defaults(realm.config, house.providers, house.default_model)
+
+
+def _options(defaults: Defaults, asked: schemas.CreateSession) -> Options:
+    model, config = asked.model or defaults.model, defaults.config
+    provider = defaults.providers.choose(model, asked.provider or defaults.provider(asked.model))
+    params = {**defaults.params(provider), **(asked.provider_params or {})}
+    defaults.providers.check_params(provider, params)
     builtins = asked.tools.builtins if asked.tools else None
-    return Options(model, provider, asked.system_prompt, asked.max_tokens, params, builtins)
+    return Options(
+        model=model,
+        provider=provider,
+        system_prompt=config.system_prompt if asked.system_prompt is None else asked.system_prompt,
+        max_tokens=config.max_tokens if asked.max_tokens is None else asked.max_tokens,
+        provider_params=params,
+        builtins=config.builtins if builtins is None else builtins,
+    )
 
 
-def _changed_options(house: House, session: Session, asked: schemas.ChangeSession) -> Options:
+def _changed_options(defaults: Defaults, session: Session, asked: schemas.ChangeSession) -> Options:
     given = asked.model_dump(include=asked.model_fields_set & {"system_prompt", "max_tokens"})
-    options = replace(session.options, **given)
+    new = {name: getattr(defaults.config, name) if value is None else value for name, value in given.items()}
+    options = replace(session.options, **new)
     if "tools" in asked.model_fields_set and (asked.tools is None or "builtins" in asked.tools.model_fields_set):
-        options = replace(options, builtins=asked.tools.builtins if asked.tools else None)
-    if "provider_params" in asked.model_fields_set:
-        options = replace(options, provider_params=_merged(options.provider_params, asked.provider_params))
+        builtins = asked.tools.builtins if asked.tools else None
+        options = replace(options, builtins=defaults.config.builtins if builtins is None else builtins)
     if asked.model_fields_set & {"model", "provider"}:
-        model = asked.model or (house.default_model if "model" in asked.model_fields_set else options.model)
-        options = replace(options, model=model, provider=_changed_provider(house, options, model, asked))
+        options = _with_model(defaults, options, asked)
+    if "provider_params" in asked.model_fields_set:
+        new_params = asked.provider_params
+        params = defaults.params(options.provider) if new_params is None else _merged(options.provider_params, new_params)
+        options = replace(options, provider_params=params)
     if options != session.options:
-        house.providers.check_params(options.provider, options.provider_params)
+        defaults.providers.check_params(options.provider, options.provider_params)
     return options
 
 
-def _changed_provider(house: House, options: Options, model: str, asked: schemas.ChangeSession) -> str:
+def _with_model(defaults: Defaults, options: Options, asked: schemas.ChangeSession) -> Options:
     """A gateway serves models of any name, so a session that uses one stays there unless told otherwise."""
-    stays = "provider" not in asked.model_fields_set and options.provider == "openai_compatible"
-    return house.providers.choose(model, options.provider if stays else asked.provider)
+    is_default = "model" in asked.model_fields_set and asked.model is None
+    model = defaults.model if is_default else asked.model or options.model
+    if "provider" not in asked.model_fields_set and options.provider == "openai_compatible" and not is_default:
+        provider: str | None = options.provider
+    else:
+        provider = asked.provider or defaults.provider(None if is_default else model)
+    return replace(options, model=model, provider=defaults.providers.choose(model, provider))
 
 
 def _changes(session: Session, options: Options, asked: schemas.ChangeSession) -> dict[str, Any]:
