@@ -6,7 +6,7 @@ F5  api                          the door: HTTP in, JSON and SSE out
 F4  turns                        the desk: rules of turns, claims, endings
     agent                        the loop: one attempt at a turn; steps, tool calls, transcripts
 F3  idempotency                  what a repeated POST gets
-    catalog  sessions            lists of sessions; open, read, change, archive, erase one
+    catalog  realms  sessions    lists of sessions; a realm's configuration; open, read, change, archive, erase one
     providers  tools             model vendors; what models may call
 F2  journal                      the ledger: the one place that writes and reads events
 F1  db  messages                 Postgres; what models read and write

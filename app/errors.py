@@ -5,7 +5,7 @@
     │   ├── InvalidRequest  MalformedJson  UnsupportedMediaType  BodyTooLarge  HeadersTooLarge  InvalidCursor
     │   ├── SessionNotFound  TurnNotFound  RouteNotFound  MethodNotAllowed
     │   ├── SessionBusy  SessionNotRunning  SessionArchived  TurnNotQueued  ToolCallNotPending
-    │   ├── IdempotencyKeyReused  IdempotencyInProgress
+    │   ├── IdempotencyKeyReused  IdempotencyInProgress  ConfigConflict
     │   └── CapabilityUnavailable
     ├── StoreUnavailable        Postgres could not be reached or refused the write
     ├── StartupError            the process cannot start; the message says what to do
@@ -145,6 +145,12 @@ class IdempotencyInProgress(Refused):
     """The first request with this key has not committed yet."""
 
     code = "IDEMPOTENCY_IN_PROGRESS"
+
+
+class ConfigConflict(Refused):
+    """The realm's configuration has changed since the caller read it."""
+
+    code = "CONFIG_CONFLICT"
 
 
 class CapabilityUnavailable(Refused):

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from app import ids
 from app.agent.loop import Limits
 from app.agent.step import RetryPolicy
-from app.api import documents, events, problems, service, sessions, tool_results, turns
+from app.api import documents, events, problems, realm, service, sessions, tool_results, turns
 from app.api.dependencies import House
 from app.api.front import Front
 from app.db import embedded
@@ -165,7 +165,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False},
         redoc_url=None,
     )
-    for room in (sessions, turns, tool_results, events, service):
+    for room in (sessions, turns, tool_results, events, realm, service):
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)

@@ -66,11 +66,12 @@ class Session:
     last_assistant_text: str | None
     usage: Usage
     instance_id: str | None = None
+    config_generation: int = 0
 
 
 COLUMNS = """s.id, s.created_at, s.updated_at, s.archived_at, s.title, s.labels, s.options, s.status, s.fence, s.last_seq,
 s.message_count, s.turn_count, s.queued_turns, s.current_turn_id, s.kept_prompt, s.is_system_prompt_due,
-s.last_assistant_text, s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens"""
+s.last_assistant_text, s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.config_generation"""
 _OWNER = "(SELECT owner FROM turns t WHERE t.session_id = s.id AND t.id = s.current_turn_id) AS owner"
 _BY_ID = "FROM sessions s WHERE s.realm_id = $1 AND s.id = $2"
 
@@ -82,17 +83,19 @@ async def create(
     title: str | None,
     labels: Mapping[str, str],
     kept_prompt: str | None,
+    config_generation: int = 0,
 ) -> Session:
     """Open a session; its log begins with `session_created`, its transcript with the system prompt where there is one.
 
     Args:
         kept_prompt: JSON text of blocks that will open the first turn's user message; None is nothing.
+        config_generation: of the realm's configuration that the options were made under.
     """
     session_id = ids.session_id()
     await tx.db.execute(
         """INSERT INTO sessions (realm_id, id, created_at, updated_at, title, title_search, labels, label_terms, options,
-                                 status, kept_prompt)
-           VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, 'idle', $9)""",
+                                 status, kept_prompt, config_generation)
+           VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, 'idle', $9, $10)""",
         REALM,
         session_id,
         clock.now(),
@@ -100,6 +103,7 @@ async def create(
         *_label_columns(labels),
         _json(asdict(options)),
         kept_prompt,
+        config_generation,
     )
     created = SessionCreated(options.model, options.provider, title, labels)
     system = [Message("system", (Text(options.system_prompt),))] if options.system_prompt is not None else []
@@ -125,19 +129,28 @@ async def lock(tx: Transaction, session_id: str) -> Session:
     return await _one(tx.db, f"SELECT {COLUMNS}, {_OWNER} {_BY_ID} FOR NO KEY UPDATE OF s", session_id)
 
 
-async def update(tx: Transaction, session: Session, options: Options, changes: Mapping[str, Any]) -> Session:
+async def update(
+    tx: Transaction,
+    session: Session,
+    options: Options,
+    changes: Mapping[str, Any],
+    *,
+    config_generation: int | None = None,
+) -> Session:
     """Change a session; what its model is told takes effect from the next turn.
 
     Args:
         options: the options from now on.
         changes: the wire's fields with their new values, for the log; `title` and `labels` are whole. Empty changes nothing.
+        config_generation: of the realm's configuration that the options were made under; None leaves it.
     """
     if not changes:
         return session
     title, labels = changes.get("title", session.title), changes.get("labels", session.labels)
     await tx.db.execute(
         """UPDATE sessions SET updated_at = $3, title = $4, title_search = $5, labels = $6, label_terms = $7, options = $8,
-                  is_system_prompt_due = is_system_prompt_due OR $9 WHERE realm_id = $1 AND id = $2""",
+                  is_system_prompt_due = is_system_prompt_due OR $9, config_generation = $10
+           WHERE realm_id = $1 AND id = $2""",
         REALM,
         session.id,
         clock.now(),
@@ -145,6 +158,7 @@ async def update(tx: Transaction, session: Session, options: Options, changes: M
         *_label_columns(labels),
         _json(asdict(options)),
         options.system_prompt is not None and options.system_prompt != session.options.system_prompt,
+        session.config_generation if config_generation is None else config_generation,
     )
     await tx.append(Entry(session.id, session.fence, None, [SessionUpdated(changes)]))
     return await lock(tx, session.id)
@@ -238,7 +252,7 @@ def view(session: Session) -> dict[str, Any]:
         "last_seq": session.last_seq,
         "instance_id": session.instance_id,
         "backend": "postgres",
-        "config_generation": 0,
+        "config_generation": session.config_generation,
     }
     return {"state": state, "billing": {"total_tokens": total_tokens, "usage": asdict(session.usage)}}
 
@@ -277,6 +291,7 @@ def session_from(row: Row) -> Session:
         last_assistant_text=_loaded(row["last_assistant_text"]),
         usage=Usage(row["input_tokens"], row["output_tokens"], row["cache_creation_tokens"], row["cache_read_tokens"]),
         instance_id=_text(row["owner"]),
+        config_generation=row["config_generation"],
     )
 
 

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from app.api import schemas
+from app.api import realm_schemas, schemas, views
 from app.journal.types import EVENTS, Event
 
 _REF = "#/components/schemas/{model}"
@@ -32,6 +32,8 @@ _REQUESTS: tuple[type[BaseModel], ...] = (
     schemas.Interrupt,
     schemas.ToolResults,
     schemas.Decision,
+    realm_schemas.PutConfig,
+    realm_schemas.PatchConfig,
 )
 
 
@@ -136,7 +138,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
             "mapping": {name: _REF.format(model=_event_name(name)) for name in events},
         },
     }
-    components["Problem"] = schemas.Problem.model_json_schema(ref_template=_REF)
+    components["Problem"] = views.Problem.model_json_schema(ref_template=_REF)
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             _complete_parameters(path, method, operation)

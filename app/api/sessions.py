@@ -1,20 +1,19 @@
 """Routes of sessions: create, read, list, change, archive, erase, and their messages."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app import catalog, idempotency, sessions
-from app.api import answers, documents, schemas
+from app import catalog, idempotency, realms, sessions
+from app.api import answers, documents, options, schemas, views
 from app.api.answers import Accepted, as_json
+from app.api.defaults import Defaults
 from app.api.dependencies import House, Query, Rooms, body, keyed, manner
 from app.errors import InvalidRequest
 from app.journal.journal import Transaction
-from app.sessions import Options, Session
-from app.tools import offered
+from app.realms import Realm
+from app.sessions import Session
 from app.turns import desk, turn
 from app.turns.desk import NewTurn
 
@@ -36,7 +35,7 @@ _LIST = documents.query(
 @router.post(
     "/v1/sessions",
     status_code=201,
-    responses={201: {"model": schemas.Created}, **documents.problems(400, 409, 413, 415, 422, 501)},
+    responses={201: {"model": views.Created}, **documents.problems(400, 409, 413, 415, 422, 501)},
     openapi_extra=documents.takes(schemas.CreateSession, documents.PREFER),
     summary="Open a session, and run its first turn",
 )
@@ -45,11 +44,10 @@ async def create(
 ) -> Response:
     """Open a session; with a prompt its first turn runs, answered in the way that is asked for (`Prefer`, `Accept`)."""
     how, key, after = manner(request), keyed(request, asked), None
-    options = _options(house, asked)
     async with house.journal.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
-            session = await _create(tx, asked, options)
+            session = await _create(tx, house, asked)
             turn_id, after = await _start_first(tx, house, session, asked), session.last_seq
             session_id = str(session.id)
             await idempotency.keep(tx, key, session_id=session_id, turn_id=turn_id)
@@ -60,7 +58,7 @@ async def create(
 
 @router.get(
     "/v1/sessions",
-    responses={200: {"model": schemas.SessionPage}, **documents.problems(400, 422)},
+    responses={200: {"model": views.SessionPage}, **documents.problems(400, 422)},
     openapi_extra=_LIST,
     summary="List sessions",
 )
@@ -73,7 +71,7 @@ async def find(request: Request, house: Rooms) -> Response:
 
 @router.get(
     "/v1/sessions/{session_id}",
-    responses={200: {"model": schemas.SessionView}, **documents.problems(404)},
+    responses={200: {"model": views.SessionView}, **documents.problems(404)},
     summary="Read a session",
 )
 async def get(session_id: str, request: Request, house: Rooms) -> Response:
@@ -85,7 +83,7 @@ async def get(session_id: str, request: Request, house: Rooms) -> Response:
 
 @router.patch(
     "/v1/sessions/{session_id}",
-    responses={200: {"model": schemas.SessionView}, **documents.problems(400, 404, 413, 415, 422, 501)},
+    responses={200: {"model": views.SessionView}, **documents.problems(400, 404, 413, 415, 422, 501)},
     openapi_extra=documents.takes(schemas.ChangeSession),
     summary="Change a session",
 )
@@ -95,14 +93,16 @@ async def change(
     """Change a session by a merge patch; what its model is told takes effect from the next turn."""
     async with house.journal.transaction() as tx:
         session = await sessions.lock(tx, session_id)
-        options = _changed_options(house, session, asked)
-        changed = await sessions.update(tx, session, options, _changes(session, options, asked))
+        realm = await realms.get(tx.db)
+        new = options.changed(_defaults(house, realm), session, asked)
+        changes = options.changes(session, new, asked)
+        changed = await sessions.update(tx, session, new, changes, config_generation=realm.generation)
     return as_json(sessions.view(changed))
 
 
 @router.post(
     "/v1/sessions/{session_id}/archive",
-    responses={200: {"model": schemas.SessionView}, **documents.problems(400, 404, 409, 413, 415, 422)},
+    responses={200: {"model": views.SessionView}, **documents.problems(400, 404, 409, 413, 415, 422)},
     summary="Archive a session",
 )
 async def archive(
@@ -122,7 +122,7 @@ async def archive(
 
 @router.post(
     "/v1/sessions/{session_id}/unarchive",
-    responses={200: {"model": schemas.SessionView}, **documents.problems(400, 404, 409, 413, 415, 422)},
+    responses={200: {"model": views.SessionView}, **documents.problems(400, 404, 409, 413, 415, 422)},
     summary="Let an archived session take turns again",
 )
 async def unarchive(
@@ -149,7 +149,7 @@ async def erase(session_id: str, house: Rooms) -> Response:
 
 @router.get(
     "/v1/sessions/{session_id}/messages",
-    responses={200: {"model": schemas.MessagePage}, **documents.problems(400, 404, 422)},
+    responses={200: {"model": views.MessagePage}, **documents.problems(400, 404, 422)},
     openapi_extra=documents.query(
         after={"type": "integer", "minimum": 0, "description": "Ordinal to read from behind."},
         limit={"type": "integer", "minimum": 0, "maximum": 200, "default": 50},
@@ -166,9 +166,17 @@ async def messages(session_id: str, request: Request, house: Rooms) -> Response:
     return as_json({"messages": found, "next_after": found[-1]["ordinal"] if found else after})
 
 
-async def _create(tx: Transaction, asked: schemas.CreateSession, options: Options) -> Session:
+async def _create(tx: Transaction, house: House, asked: schemas.CreateSession) -> Session:
+    realm = await realms.get(tx.db)
     kept_prompt = schemas.kept_blocks(asked.prompt) if asked.is_deferred and asked.prompt is not None else None
-    return await sessions.create(tx, options, title=asked.title, labels=asked.labels or {}, kept_prompt=kept_prompt)
+    return await sessions.create(
+        tx,
+        options.chosen(_defaults(house, realm), asked),
+        title=asked.title,
+        labels=asked.labels or {},
+        kept_prompt=kept_prompt,
+        config_generation=realm.generation,
+    )
 
 
 async def _start_first(tx: Transaction, house: House, session: Session, asked: schemas.CreateSession) -> str | None:
@@ -189,73 +197,8 @@ async def _act(request: Request, house: House, session_id: str, asked: schemas.N
     return as_json(view)
 
 
-def _options(house: House, asked: schemas.CreateSession) -> Options:
-    model = asked.model or house.default_model
-    provider = house.providers.choose(model, asked.provider)
-    params = asked.provider_params or {}
-    house.providers.check_params(provider, params)
-    builtins = asked.tools.builtins if asked.tools else None
-    external_tools = [tool.model_dump(exclude_none=True) for tool in asked.external_tools or []]
-    approval_tools = asked.approval_tools or []
-    offered.check(house.tools, external_tools, approval_tools)
-    return Options(
-        model,
-        provider,
-        asked.system_prompt,
-        asked.max_tokens,
-        params,
-        builtins,
-        external_tools,
-        approval_tools,
-    )
-
-
-def _changed_options(house: House, session: Session, asked: schemas.ChangeSession) -> Options:
-    given = asked.model_dump(include=asked.model_fields_set & {"system_prompt", "max_tokens"})
-    options = replace(session.options, **given)
-    if "tools" in asked.model_fields_set and (asked.tools is None or "builtins" in asked.tools.model_fields_set):
-        options = replace(options, builtins=asked.tools.builtins if asked.tools else None)
-    if "provider_params" in asked.model_fields_set:
-        options = replace(options, provider_params=_merged(options.provider_params, asked.provider_params))
-    if asked.model_fields_set & {"model", "provider"}:
-        model = asked.model or (house.default_model if "model" in asked.model_fields_set else options.model)
-        options = replace(options, model=model, provider=_changed_provider(house, options, model, asked))
-    if "external_tools" in asked.model_fields_set:
-        given_tools = [tool.model_dump(exclude_none=True) for tool in asked.external_tools or []]
-        options = replace(options, external_tools=given_tools)
-    if "approval_tools" in asked.model_fields_set:
-        options = replace(options, approval_tools=asked.approval_tools or [])
-    offered.check(house.tools, options.external_tools, options.approval_tools)
-    if options != session.options:
-        house.providers.check_params(options.provider, options.provider_params)
-    return options
-
-
-def _changed_provider(house: House, options: Options, model: str, asked: schemas.ChangeSession) -> str:
-    """A gateway serves models of any name, so a session that uses one stays there unless told otherwise."""
-    stays = "provider" not in asked.model_fields_set and options.provider == "openai_compatible"
-    return house.providers.choose(model, options.provider if stays else asked.provider)
-
-
-def _changes(session: Session, options: Options, asked: schemas.ChangeSession) -> dict[str, Any]:
-    """What a patch really changes, in the wire's words."""
-    before = asdict(session.options) | {"title": session.title, "labels": dict(session.labels)}
-    after = asdict(options) | {"title": session.title, "labels": dict(session.labels)}
-    if "title" in asked.model_fields_set:
-        after["title"] = asked.title
-    if "labels" in asked.model_fields_set:
-        after["labels"] = _merged(session.labels, asked.labels)
-        if len(after["labels"]) > schemas.MOST_LABELS:
-            raise InvalidRequest.at("labels", f"At most {schemas.MOST_LABELS} labels.")
-    before["tools"], after["tools"] = ({"builtins": side.pop("builtins")} for side in (before, after))
-    return {name: value for name, value in after.items() if value != before[name]}
-
-
-def _merged(old: Mapping[str, Any], patch: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Apply a merge patch to a flat object; None removes it whole."""
-    if patch is None:
-        return {}
-    return {name: value for name, value in {**old, **patch}.items() if value is not None}
+def _defaults(house: House, realm: Realm) -> Defaults:
+    return Defaults(realm.config, house.providers, house.default_model, house.tools)
 
 
 def _query(request: Request) -> catalog.Query:

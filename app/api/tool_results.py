@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app import idempotency, sessions
-from app.api import documents, schemas
+from app.api import documents, schemas, views
 from app.api.answers import as_json
 from app.api.dependencies import House, Rooms, body, keyed
 from app.journal.journal import Transaction
@@ -21,7 +21,7 @@ router = APIRouter(tags=["turns"])
 
 @router.post(
     "/v1/sessions/{session_id}/tool_results",
-    responses={200: {"model": schemas.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422)},
+    responses={200: {"model": views.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422)},
     openapi_extra=documents.takes(schemas.ToolResults),
     summary="Answer calls of tools that the caller runs",
 )
@@ -42,7 +42,7 @@ async def answer(
 
 @router.post(
     "/v1/sessions/{session_id}/approvals/{tool_call_id}",
-    responses={200: {"model": schemas.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422)},
+    responses={200: {"model": views.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422)},
     openapi_extra=documents.takes(schemas.Decision),
     summary="Allow or deny a call",
 )

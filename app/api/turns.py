@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app import idempotency, sessions
-from app.api import answers, documents, schemas
+from app.api import answers, documents, schemas, views
 from app.api.answers import Accepted, as_json
 from app.api.dependencies import House, Manner, Query, Rooms, body, keyed, manner
 from app.errors import SessionNotRunning
@@ -20,8 +20,8 @@ router = APIRouter(tags=["turns"])
 @router.post(
     "/v1/sessions/{session_id}/turns",
     responses={
-        200: {"model": schemas.TurnView},
-        202: {"model": schemas.TurnView, "description": "Accepted and still live."},
+        200: {"model": views.TurnView},
+        202: {"model": views.TurnView, "description": "Accepted and still live."},
         **documents.problems(400, 404, 409, 413, 415, 422, 501),
     },
     openapi_extra=documents.takes(schemas.StartTurn, documents.PREFER),
@@ -52,7 +52,7 @@ async def start(
 
 @router.get(
     "/v1/sessions/{session_id}/turns",
-    responses={200: {"model": schemas.TurnPage}, **documents.problems(400, 404, 422)},
+    responses={200: {"model": views.TurnPage}, **documents.problems(400, 404, 422)},
     openapi_extra=documents.query(
         status={"type": "string", "enum": list(turn.STATUSES)},
         limit={"type": "integer", "minimum": 0, "maximum": 200, "default": 50},
@@ -74,7 +74,7 @@ async def find(session_id: str, request: Request, house: Rooms) -> Response:
 
 @router.get(
     "/v1/sessions/{session_id}/turns/{turn_id}",
-    responses={200: {"model": schemas.TurnView}, **documents.problems(404)},
+    responses={200: {"model": views.TurnView}, **documents.problems(404)},
     summary="Read a turn",
 )
 async def get(session_id: str, turn_id: str, request: Request, house: Rooms) -> Response:
@@ -87,7 +87,7 @@ async def get(session_id: str, turn_id: str, request: Request, house: Rooms) -> 
 
 @router.patch(
     "/v1/sessions/{session_id}/turns/{turn_id}",
-    responses={200: {"model": schemas.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422, 501)},
+    responses={200: {"model": views.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422, 501)},
     openapi_extra=documents.takes(schemas.EditTurn),
     summary="Edit a queued turn",
 )
@@ -103,7 +103,7 @@ async def edit(
 
 @router.delete(
     "/v1/sessions/{session_id}/turns/{turn_id}",
-    responses={200: {"model": schemas.TurnView}, **documents.problems(404, 409)},
+    responses={200: {"model": views.TurnView}, **documents.problems(404, 409)},
     summary="Cancel a queued turn",
 )
 async def cancel(session_id: str, turn_id: str, house: Rooms) -> Response:
@@ -116,7 +116,7 @@ async def cancel(session_id: str, turn_id: str, house: Rooms) -> Response:
 
 @router.post(
     "/v1/sessions/{session_id}/interrupt",
-    responses={200: {"model": schemas.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422, 501)},
+    responses={200: {"model": views.TurnView}, **documents.problems(400, 404, 409, 413, 415, 422, 501)},
     openapi_extra=documents.takes(schemas.Interrupt),
     summary="Stop the live turn",
 )

@@ -30,6 +30,14 @@ _ZERO = text("0")
 _ARCHIVED, _NOT_ARCHIVED = text("archived_at IS NOT NULL"), text("archived_at IS NULL")
 _TERMINAL = "('completed', 'failed', 'interrupted', 'cancelled')"
 
+realms = Table(
+    "realms",
+    metadata,
+    Column("realm_id", Text, primary_key=True),
+    Column("config", Text, nullable=False, comment="JSON text: the keys that are set"),
+    Column("generation", BigInteger, nullable=False, server_default=_ZERO, comment="how often it has changed"),
+)
+
 sessions = Table(
     "sessions",
     metadata,
@@ -65,6 +73,13 @@ sessions = Table(
     Column("output_tokens", BigInteger, nullable=False, server_default=_ZERO),
     Column("cache_creation_tokens", BigInteger, nullable=False, server_default=_ZERO),
     Column("cache_read_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column(
+        "config_generation",
+        BigInteger,
+        nullable=False,
+        server_default=_ZERO,
+        comment="of the realm's configuration when the session was made or last changed",
+    ),
     CheckConstraint("status IN ('idle', 'running', 'waiting')", name="status_known"),
     CheckConstraint("(current_turn_id IS NULL) = (status = 'idle')", name="live_turn_has_status"),
     CheckConstraint("archived_at IS NULL OR (current_turn_id IS NULL AND queued_turns = 0)", name="archived_is_still"),

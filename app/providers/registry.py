@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from pydantic import Field
 
 from app.errors import CapabilityUnavailable, InvalidRequest
 from app.providers.base import Provider
 
 Name: TypeAlias = Literal["anthropic", "openai", "gemini", "openai_compatible", "scripted"]
 NAMES: tuple[Name, ...] = get_args(Name)
+ModelName: TypeAlias = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
 
 _INFERRED: tuple[tuple[str, Name], ...] = (
     (r"claude-", "anthropic"),

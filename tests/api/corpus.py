@@ -17,6 +17,7 @@ FULL_WIDTH = quote("１２")
 LIST, TURNS, EVENTS, MESSAGES = "/v1/sessions", "/v1/sessions/{session}/turns", "/v1/sessions/{session}/events", (
     "/v1/sessions/{session}/messages"
 )  # fmt: skip
+CONFIG = "/v1/realm/config"
 PAGE = b"accept: application/json"
 MEBIBYTE = 2**20
 
@@ -33,7 +34,18 @@ class Case:
 
 def cases() -> list[Case]:
     """Return the whole table."""
-    return [*_bytes(), *_heads(), *_bodies(), *_envelopes(), *_fields(), *_queries(), *_cursors(), *_paths(), *_methods()]
+    return [
+        *_bytes(),
+        *_heads(),
+        *_bodies(),
+        *_envelopes(),
+        *_fields(),
+        *_configs(),
+        *_queries(),
+        *_cursors(),
+        *_paths(),
+        *_methods(),
+    ]
 
 
 def _bytes() -> Iterator[Case]:
@@ -185,6 +197,23 @@ def _fields() -> Iterator[Case]:
         yield _posted(f"{act} with a field", f"/v1/sessions/{{session}}/{act}", {"reason": CANARY})
 
 
+def _configs() -> Iterator[Case]:
+    """What is no configuration of a realm."""
+    configs: list[Any] = [
+        {}, [], {"config": None}, {"config": []}, {"config": CANARY}, {"config": {}, "more": 1}, {"config": {"": 1}},
+        {"config": {"no_such_key": None}}, {"config": {"no_such_key": CANARY}}, {"config": {"default_model": "a b"}},
+        {"config": {"default_model": "no-such-vendor"}}, {"config": {"default_provider": CANARY}},
+        {"config": {"max_tokens": 0}}, {"config": {"max_tokens": "5"}}, {"config": {"builtins": 1}},
+        {"config": {"provider_params": [CANARY]}}, {"config": {"provider_params": {"no_such_parameter": CANARY}}},
+        {"config": {}, "expected_generation": "0"}, {"config": {}, "expected_generation": -1},
+        {"config": {}, "expected_generation": True},
+    ]  # fmt: skip
+    for number, body in enumerate(configs):
+        for method in ("PUT", "PATCH"):
+            sent = request(method, CONFIG, json.dumps(body).encode())
+            yield Case(f"{method} of a configuration wrong in way {number}", (sent,), 422, "INVALID_REQUEST")
+
+
 def _queries() -> Iterator[Case]:
     numbers = ("9223372036854775808", "-1", "1.0", "1e3", "%2B5", "+5", "%205", "5%20", FULL_WIDTH, "%D9%A1", CANARY, "0x10",
                "1_0", "NaN", "true", "%00", "5%00", DIGITS)  # fmt: skip
@@ -208,7 +237,7 @@ def _queries() -> Iterator[Case]:
     yield Case("events: limit of a stream", (request("GET", f"{EVENTS}?limit=5"),), 422, "INVALID_REQUEST")
     yield _got("turns: unknown status", f"{TURNS}?status={CANARY}")
     yield _got("messages: unknown parameter", f"{MESSAGES}?order=-created_at")
-    for path in ("/v1/sessions/{session}", "/v1/sessions/{session}/turns/{turn}", "/v1/capabilities"):
+    for path in ("/v1/sessions/{session}", "/v1/sessions/{session}/turns/{turn}", "/v1/capabilities", CONFIG):
         yield _got(f"{path}: unknown parameter", f"{path}?more={CANARY}")
 
 
@@ -269,6 +298,7 @@ def _methods() -> Iterator[Case]:
         "/readyz": ("POST", "OPTIONS"),
         "/metrics": ("POST", "OPTIONS"),
         "/v1/capabilities": ("POST", "OPTIONS"),
+        "/v1/realm/config": ("POST", "DELETE", "OPTIONS"),
         "/openapi.json": ("POST", "OPTIONS"),
     }.items():
         for method in wrong:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 TEMPLATE = "suricate_template"
-TABLES = ("sessions", "turns", "events", "messages", "idempotency_keys")
+TABLES = ("realms", "sessions", "turns", "events", "messages", "idempotency_keys")
 
 
 @asynccontextmanager

@@ -66,7 +66,7 @@ async def test_capabilities_tell_what_is_on(service: Service) -> None:
     assert told["providers"] == ["openai_compatible", "scripted"]
     assert told["default_model"] == "scripted"
     assert told["builtin_tools"] == ["datetime"]
-    assert (told["on_busy"], told["interrupt_modes"]) == (["reject", "queue"], ["now"])
+    assert (told["on_busy"], told["interrupt_modes"]) == (["reject", "queue", "steer", "interrupt"], ["now", "after_step"])
 
 
 async def test_docs_and_openapi_are_served(service: Service) -> None:

@@ -18,6 +18,7 @@ from app.db.tables import metadata
 from app.journal.types import EVENTS, RESERVED
 from app.main import create_app
 from app.providers import openai_compatible, scripted
+from app.realms import Config
 from app.settings import Settings
 from tests.project import source
 from tests.project.source import APP, DOCS, ROOT, blocks, module_name, python_files, quoted, relative, rows, section
@@ -105,6 +106,13 @@ def test_provider_params_are_in_their_page(provider: Any) -> None:
     text = section(API, f"`{name}`").partition("| provider_params")[2]
 
     assert [quoted(row[0])[0] for row in rows("| provider_params" + text)] == list(provider.Params.model_fields)
+
+
+def test_every_key_of_a_realms_configuration_is_in_its_page_and_none_that_is_gone() -> None:
+    told = rows(section(API, "The realm's configuration"))
+
+    assert [quoted(row[0])[0] for row in told] == list(Config.model_fields)
+    assert {quoted(row[0])[0] for row in told if "501 in this version" in row[1]} == set(Config.later)
 
 
 def test_every_event_type_is_in_its_page_and_none_that_is_gone() -> None:

@@ -1,0 +1,104 @@
+"""What a session tells its model, from the caller's words and, where they say nothing, from the realm and the server."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from app.api import schemas
+from app.api.defaults import Defaults
+from app.errors import InvalidRequest
+from app.sessions import Options, Session
+from app.tools import offered
+
+
+def chosen(defaults: Defaults, asked: schemas.CreateSession) -> Options:
+    """Put a new session's options together from what its caller says and what holds where nothing is said.
+
+    Raises:
+        InvalidRequest: the provider cannot be told, or a value is not one that it, or this server, knows.
+        CapabilityUnavailable: this server cannot ask that provider.
+    """
+    model, config = asked.model or defaults.model, defaults.config
+    provider = defaults.providers.choose(model, asked.provider or defaults.provider(asked.model))
+    params = {**defaults.params(provider), **(asked.provider_params or {})}
+    defaults.providers.check_params(provider, params)
+    builtins = asked.tools.builtins if asked.tools else None
+    external_tools = [tool.model_dump(exclude_none=True) for tool in asked.external_tools or []]
+    approval_tools = defaults.approvals if asked.approval_tools is None else asked.approval_tools
+    offered.check(defaults.tools, external_tools, asked.approval_tools or [])
+    return Options(
+        model=model,
+        provider=provider,
+        system_prompt=config.system_prompt if asked.system_prompt is None else asked.system_prompt,
+        max_tokens=config.max_tokens if asked.max_tokens is None else asked.max_tokens,
+        provider_params=params,
+        builtins=config.builtins if builtins is None else builtins,
+        external_tools=external_tools,
+        approval_tools=approval_tools,
+    )
+
+
+def changed(defaults: Defaults, session: Session, asked: schemas.ChangeSession) -> Options:
+    """Apply a merge patch to a session's options: null goes back to what holds where nothing is said.
+
+    Raises:
+        InvalidRequest, CapabilityUnavailable: as `chosen`.
+    """
+    options = _with_tools(defaults, session.options, asked)
+    given = asked.model_dump(include=asked.model_fields_set & {"system_prompt", "max_tokens"})
+    new = {name: getattr(defaults.config, name) if value is None else value for name, value in given.items()}
+    options = replace(options, **new)
+    if asked.model_fields_set & {"model", "provider"}:
+        options = _with_model(defaults, options, asked)
+    if "provider_params" in asked.model_fields_set:
+        new_params = asked.provider_params
+        params = defaults.params(options.provider) if new_params is None else merged(options.provider_params, new_params)
+        options = replace(options, provider_params=params)
+    if options != session.options:
+        defaults.providers.check_params(options.provider, options.provider_params)
+    return options
+
+
+def _with_tools(defaults: Defaults, options: Options, asked: schemas.ChangeSession) -> Options:
+    if "tools" in asked.model_fields_set and (asked.tools is None or "builtins" in asked.tools.model_fields_set):
+        builtins = asked.tools.builtins if asked.tools else None
+        options = replace(options, builtins=defaults.config.builtins if builtins is None else builtins)
+    if "external_tools" in asked.model_fields_set:
+        given_tools = [tool.model_dump(exclude_none=True) for tool in asked.external_tools or []]
+        options = replace(options, external_tools=given_tools)
+    if "approval_tools" in asked.model_fields_set:
+        options = replace(options, approval_tools=defaults.approvals if asked.approval_tools is None else asked.approval_tools)
+    offered.check(defaults.tools, options.external_tools, asked.approval_tools or [])
+    return options
+
+
+def _with_model(defaults: Defaults, options: Options, asked: schemas.ChangeSession) -> Options:
+    """A gateway serves models of any name, so a session that uses one stays there unless told otherwise."""
+    is_default = "model" in asked.model_fields_set and asked.model is None
+    model = defaults.model if is_default else asked.model or options.model
+    if "provider" not in asked.model_fields_set and options.provider == "openai_compatible" and not is_default:
+        provider: str | None = options.provider
+    else:
+        provider = asked.provider or defaults.provider(None if is_default else model)
+    return replace(options, model=model, provider=defaults.providers.choose(model, provider))
+
+
+def changes(session: Session, options: Options, asked: schemas.ChangeSession) -> dict[str, Any]:
+    """Say what a patch really changes, in the wire's words."""
+    before = asdict(session.options) | {"title": session.title, "labels": dict(session.labels)}
+    after = asdict(options) | {"title": session.title, "labels": dict(session.labels)}
+    if "title" in asked.model_fields_set:
+        after["title"] = asked.title
+    if "labels" in asked.model_fields_set:
+        after["labels"] = merged(session.labels, asked.labels)
+        if len(after["labels"]) > schemas.MOST_LABELS:
+            raise InvalidRequest.at("labels", f"At most {schemas.MOST_LABELS} labels.")
+    before["tools"], after["tools"] = ({"builtins": side.pop("builtins")} for side in (before, after))
+    return {name: value for name, value in after.items() if value != before[name]}
+
+
+def merged(old: Mapping[str, Any], patch: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Apply a merge patch to a flat object; None removes it whole."""
+    if patch is None:
+        return {}
+    return {name: value for name, value in {**old, **patch}.items() if value is not None}

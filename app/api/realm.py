@@ -1,0 +1,72 @@
+"""Routes of the realm's configuration: read, replace, merge."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from app import realms
+from app.api import documents, realm_schemas
+from app.api.answers import as_json
+from app.api.defaults import Defaults
+from app.api.dependencies import House, Query, Rooms, body
+from app.realms import Realm
+
+router = APIRouter(tags=["realm"])
+
+_CHANGED = {
+    200: {"model": realm_schemas.RealmConfig},
+    **documents.problems(400, 409, 413, 415, 422, 501),
+    409: documents.problems(409)[409] | {"description": "The configuration is of another generation than was expected."},
+}
+
+
+@router.get(
+    "/v1/realm/config",
+    responses={200: {"model": realm_schemas.RealmConfig}, **documents.problems(422)},
+    summary="Read the realm's configuration",
+)
+async def get(request: Request, house: Rooms) -> Response:
+    """Read the configuration, with the keys that are set; a secret only says that it is."""
+    Query(request)
+    async with house.journal.database.connection() as db:
+        return _told(await realms.get(db))
+
+
+@router.put(
+    "/v1/realm/config",
+    responses=_CHANGED,
+    openapi_extra=documents.takes(realm_schemas.PutConfig),
+    summary="Replace the realm's configuration",
+)
+async def put(house: Rooms, asked: Annotated[realm_schemas.PutConfig, Depends(body(realm_schemas.PutConfig))]) -> Response:
+    """Replace the configuration; it takes effect for sessions that are made or changed from then on."""
+    async with house.journal.transaction() as tx:
+        realm = await realms.put(tx, asked.config, expected_generation=asked.expected_generation)
+        _check(house, realm)
+    return _told(realm)
+
+
+@router.patch(
+    "/v1/realm/config",
+    responses=_CHANGED,
+    openapi_extra=documents.takes(realm_schemas.PatchConfig),
+    summary="Change the realm's configuration",
+)
+async def patch(
+    house: Rooms, asked: Annotated[realm_schemas.PatchConfig, Depends(body(realm_schemas.PatchConfig))]
+) -> Response:
+    """Change the configuration by a merge patch; null removes a key."""
+    async with house.journal.transaction() as tx:
+        realm = await realms.patch(tx, asked.config, expected_generation=asked.expected_generation)
+        _check(house, realm)
+    return _told(realm)
+
+
+def _check(house: House, realm: Realm) -> None:
+    """Refuse, with the transaction that wrote it, a configuration under which no session could be made."""
+    Defaults(realm.config, house.providers, house.default_model, house.tools).check()
+
+
+def _told(realm: Realm) -> Response:
+    return as_json({"config": realms.shown(realm.config), "generation": realm.generation})

@@ -1,0 +1,181 @@
+"""The wire's answers, as the OpenAPI document has them."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class UsageView(BaseModel):
+    """Tokens as the providers reported them; `input_tokens` is without cached ones."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_creation_tokens: int
+    cache_read_tokens: int
+
+
+class TurnUsageView(UsageView):
+    """A turn's tokens over all its attempts."""
+
+    total_tokens: int
+
+
+class SessionState(BaseModel):
+    """What a session is and does now."""
+
+    session_id: str
+    created_at: str
+    updated_at: str
+    archived_at: str | None
+    title: str | None
+    labels: Mapping[str, str]
+    model: str
+    provider: str
+    status: Literal["idle", "running", "waiting", "archived"]
+    is_active: bool
+    current_turn_id: str | None
+    queued_turns: int
+    message_count: int
+    last_assistant_text: str | None
+    last_seq: int
+    instance_id: str | None
+    backend: Literal["postgres"]
+    config_generation: int
+
+
+class Billing(BaseModel):
+    """A session's tokens over all its turns."""
+
+    total_tokens: int
+    usage: UsageView
+
+
+class SessionView(BaseModel):
+    """A whole session."""
+
+    state: SessionState
+    billing: Billing
+
+
+class SessionSummary(BaseModel):
+    """A session as lists show it."""
+
+    session_id: str
+    created_at: str
+    updated_at: str
+    archived_at: str | None
+    title: str | None
+    labels: Mapping[str, str]
+    model: str
+    status: Literal["idle", "running", "waiting", "archived"]
+    is_active: bool
+    message_count: int
+    total_tokens: int
+
+
+class SessionPage(BaseModel):
+    """A page of sessions; `next_cursor` is null on the last."""
+
+    sessions: list[SessionSummary]
+    next_cursor: str | None
+
+
+class FailureView(BaseModel):
+    """Why a turn failed."""
+
+    code: Literal["AGENT_ERROR"]
+    reason: str
+    message: str
+
+
+class PendingCall(BaseModel):
+    """A call that waits for its caller."""
+
+    id: str
+    name: str
+    args: Any
+    kind: Literal["external", "approval"]
+    expires_at: str
+
+
+class TurnView(BaseModel):
+    """A whole turn."""
+
+    session_id: str
+    turn_id: str
+    number: int
+    status: Literal["queued", "running", "waiting", "completed", "failed", "interrupted", "cancelled"]
+    text: str | None
+    steps: int
+    tool_calls: int
+    attempt: int
+    usage: TurnUsageView
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "content_filter", "interrupted"] | None
+    structured_output: None
+    schema_warnings: list[str]
+    skill_diagnostics: None
+    pending_tool_calls: list["PendingCall"]
+    error: FailureView | None
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    first_seq: int
+    last_seq: int
+
+
+class TurnPage(BaseModel):
+    """A page of turns; `next_cursor` is null on the last."""
+
+    turns: list[TurnView]
+    next_cursor: str | None
+
+
+class Created(BaseModel):
+    """A new session and its first turn, if one was asked for."""
+
+    session_id: str
+    session: SessionView
+    turn: TurnView | None
+
+
+class MessageView(BaseModel):
+    """One message of the history."""
+
+    ordinal: int
+    role: Literal["system", "user", "assistant", "tool"]
+    content: list[dict[str, Any]]
+    turn_id: str | None
+    stop_reason: str | None = None
+    created_at: str
+
+
+class MessagePage(BaseModel):
+    """A page of messages; `next_after` is the last one's ordinal."""
+
+    messages: list[MessageView]
+    next_after: int
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:suricate:error:session-busy",
+                    "title": "Conflict",
+                    "status": 409,
+                    "code": "SESSION_BUSY",
+                    "detail": "A turn is live. Wait for its end, interrupt it, or send on_busy: queue, steer or interrupt.",
+                }
+            ]
+        },
+    )
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
