@@ -81,9 +81,8 @@ def _assistant_items(message: Message, *, has_reasoning: bool) -> list[Json]:
     items = [item for item in _in_order(message) if has_reasoning or item["type"] != "reasoning"]
     while items and items[-1]["type"] == "reasoning":
         items.pop()
-    if not any(item["type"] == "reasoning" for item in items):
-        for item in items:
-            item.pop("id", None)
+    for item in itertools.takewhile(lambda item: item["type"] != "reasoning", items):
+        item.pop("id", None)
     return items
 
 
