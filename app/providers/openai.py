@@ -18,7 +18,8 @@ DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 class Params(provider_params.Strict):
     """What a session's `provider_params` may hold; null ones are left out.
 
-    `reasoning_*` and `verbosity` are sent inside the vendor's `reasoning` and `text`, all others under their own names.
+    `reasoning_*`, `verbosity`, `prompt_cache_mode` and `prompt_cache_ttl` are sent inside the vendor's `reasoning`, `text`
+    and `prompt_cache_options`, all others under their own names.
     """
 
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -31,6 +32,8 @@ class Params(provider_params.Strict):
     parallel_tool_calls: bool | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     prompt_cache_key: str | None = Field(default=None, min_length=1, max_length=64)
+    prompt_cache_mode: Literal["implicit", "explicit"] | None = None
+    prompt_cache_ttl: Literal["30m", "12h"] | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     safety_identifier: str | None = Field(default=None, min_length=1, max_length=128)
     truncation: Literal["auto", "disabled"] | None = None

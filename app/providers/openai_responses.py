@@ -40,6 +40,8 @@ NESTED_PARAMS: Final = {
     "reasoning_context": ("reasoning", "context"),
     "reasoning_mode": ("reasoning", "mode"),
     "verbosity": ("text", "verbosity"),
+    "prompt_cache_mode": ("prompt_cache_options", "mode"),
+    "prompt_cache_ttl": ("prompt_cache_options", "ttl"),
 }
 NOT_AT_A_TOOL_ROOT: Final = frozenset({"anyOf", "oneOf", "allOf", "enum", "not"})
 INCOMPLETE: Final[dict[str, StopReason]] = {"max_output_tokens": "max_tokens", "content_filter": "content_filter"}

@@ -38,18 +38,22 @@ TYPES: Final = {str: "string", bool: "boolean", int: "integer", float: "number",
 
 
 def adapt(schema: Mapping[str, Any]) -> NativeSchema | None:
-    """Return a schema for the vendor's schema mode; None where its root is not a plain object, which no mode takes."""
+    """Return a schema for the vendor's schema mode; None where its root is not a plain object, which no mode takes.
+
+    Args:
+        schema: valid by the meta-schema of draft 2020-12.
+    """
     root = _resolved(schema)
     if root.get("type") != "object" or not NOT_AT_THE_ROOT.isdisjoint(root):
         return None
-    walk = _Walk()
+    walk = _Walk(root)
     adapted = walk.schema(root, "", 0)
     return NativeSchema(root, tuple(walk.obstacles)) if walk.obstacles else NativeSchema(adapted, tuple(walk.left_out))
 
 
 def is_strict(schema: Mapping[str, Any]) -> bool:
     """Whether strict mode takes a schema as it is."""
-    walk = _Walk()
+    walk = _Walk(schema)
     return walk.schema(dict(schema), "", 0) == schema and not walk.obstacles
 
 
@@ -65,7 +69,8 @@ def _resolved(schema: Mapping[str, Any]) -> Json:
 class _Walk:
     """One pass over a schema; `obstacles` are why strict mode cannot say it, `left_out` what it says less of."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._references = {"#", *(f"#/$defs/{name}" for name in root.get("$defs", ()))}
         self.obstacles: list[str] = []
         self.left_out: list[str] = []
         self._properties = 0
@@ -125,8 +130,8 @@ class _Walk:
 
     def _reference(self, node: Json, path: str) -> Json:
         """Return a reference, beside which strict mode takes nothing."""
-        if not str(node["$ref"]).startswith("#") or node.keys() - ANNOTATIONS - {"$ref"}:
-            self._hinder(path, "is a reference to another document, or more than a reference")
+        if node["$ref"] not in self._references or node.keys() - ANNOTATIONS - {"$ref"}:
+            self._hinder(path, "is more than a reference to the root or one of its $defs")
         return {"$ref": node["$ref"]}
 
     def _each(self, schemas: list[Any], path: str, depth: int) -> list[Json]:

@@ -9,7 +9,7 @@ from typing import Any
 TOP_LEVEL = frozenset(
     {"model", "input", "instructions", "stream", "store", "include", "max_output_tokens", "tools", "tool_choice", "text"}
     | {"reasoning", "temperature", "top_p", "parallel_tool_calls", "service_tier", "prompt_cache_key", "truncation"}
-    | {"prompt_cache_retention", "safety_identifier"}
+    | {"prompt_cache_retention", "prompt_cache_options", "safety_identifier"}
 )
 MEMBERS = {
     "message": {"type", "role", "content", "phase"},

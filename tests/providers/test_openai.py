@@ -77,7 +77,8 @@ async def test_stream_gives_reasoning_text_and_usage_in_order(vendor: OpenAIDoub
 
 
 async def test_request_carries_key_model_system_tools_and_params(vendor: OpenAIDouble, provider: OpenAI) -> None:
-    params = {"temperature": 0, "reasoning_effort": "low", "reasoning_summary": "auto", "verbosity": "high", "top_p": None}
+    params = {"temperature": 0, "reasoning_effort": "low", "reasoning_summary": "auto", "verbosity": "high"}
+    params |= {"prompt_cache_ttl": "12h", "top_p": None}
     plain = {"parallel_tool_calls": False, "service_tier": "flex", "prompt_cache_key": "k", "truncation": "auto"}
     provider.check_params(params | plain)
     schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
@@ -102,6 +103,7 @@ async def test_request_carries_key_model_system_tools_and_params(vendor: OpenAID
             "max_output_tokens": 16,
             "temperature": 0,
             "reasoning": {"effort": "low", "summary": "auto"},
+            "prompt_cache_options": {"ttl": "12h"},
             "text": {
                 "verbosity": "high",
                 "format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": True},
