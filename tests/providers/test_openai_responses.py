@@ -187,3 +187,12 @@ def test_bare_reasoning_is_told_like_a_summary() -> None:
 
 def test_events_of_other_kinds_are_skipped() -> None:
     assert read({"type": "response.in_progress"}, {"type": "keepalive"}, item("web_search_call")) == []
+
+
+def test_what_comes_after_the_end_is_not_read() -> None:
+    reader = AnswerReader()
+    end = {"type": "response.completed", "response": {"usage": {"input_tokens": 1}}}
+
+    chunks = list(reader.read([orjson.dumps(event) for event in (end, {"type": "error", "code": "server_error"})]))
+
+    assert (chunks, reader.is_done) == ([], True)
