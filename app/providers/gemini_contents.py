@@ -167,14 +167,14 @@ def _spoken_parts(message: Message) -> Iterator[tuple[int, Json]]:
     if not marks:
         yield from ((0, {"text": block.text}) for block in message.content if isinstance(block, Text) and block.text)
         return
-    text, end = message.text, 0
+    text, end, calls = message.text, 0, 0
     for mark in marks:
         if between := text[end : mark["start"]]:
-            yield mark["calls"], {"text": between}
-        yield mark["calls"], _signed(text, mark)
-        end = mark["end"]
+            yield calls, {"text": between}
+        end, calls = mark["end"], mark["calls"]
+        yield calls, _signed(text, mark)
     if rest := text[end:]:
-        yield marks[-1]["calls"], {"text": rest}
+        yield calls, {"text": rest}
 
 
 def _signed(text: str, mark: Json) -> Json:
