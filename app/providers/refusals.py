@@ -17,8 +17,11 @@ from app.errors import ProviderError
 
 MAX_RETRY_AFTER_SECONDS: Final = 300.0
 CONTEXT_IS_FULL: Final = re.compile(
-    r"context.?(length|window|size|limit)|maximum context|(prompt|input) is too long|too many tokens", re.IGNORECASE
+    r"context.?(length|window|size|limit)|maximum context|(prompt|input) is too long|too many tokens|input token count",
+    re.IGNORECASE,
 )
+KEY_IS_WRONG: Final = re.compile(r"\bAPI.key (not valid|expired)", re.IGNORECASE)  # Google says so with a 400
+RETRY_DELAY: Final = re.compile(r"(\d{1,9}(?:\.\d+)?)s")
 QUOTA_IS_SPENT: Final = "insufficient_quota"
 NO_SUCH_MODEL: Final = "model_not_found"
 
@@ -62,6 +65,7 @@ def unavailable(message: str, *, retry_after_seconds: float | None = None) -> Pr
 def _busy(status: int, headers: Mapping[str, str], error: Mapping[str, Any]) -> ProviderError:
     """Make the error of a call that may succeed later."""
     seconds = _retry_after(headers.get("retry-after", ""))
+    seconds = _retry_delay(error) if seconds is None else seconds
     if status != HTTPStatus.TOO_MANY_REQUESTS:
         return unavailable(f"The provider answered {status}.", retry_after_seconds=seconds)
     return ProviderError(
@@ -74,7 +78,7 @@ def _busy(status: int, headers: Mapping[str, str], error: Mapping[str, Any]) -> 
 
 def _final(status: int, error: Mapping[str, Any]) -> ProviderError:
     """Make the error of a call that would fail again."""
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} or KEY_IS_WRONG.search(str(error.get("message"))):
         return ProviderError("PROVIDER_AUTH", f"The provider refused the credentials ({status}).")
     if says_context_is_full(error):
         return context_overflow()
@@ -102,3 +106,13 @@ def _retry_after(value: str) -> float | None:
         except ValueError:
             return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _retry_delay(error: Mapping[str, Any]) -> float | None:
+    """Read the `retryDelay` of Google's error details, which stands for the header; None where there is none."""
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+        if isinstance(delay, str) and (seconds := RETRY_DELAY.fullmatch(delay)):
+            return min(float(seconds[1]), MAX_RETRY_AFTER_SECONDS)
+    return None

@@ -28,7 +28,7 @@ class Player:
         self._record = record
         self._wheel = wheel
         self._asks_for_usage = bool((record.body.get("stream_options") or {}).get("include_usage"))
-        self._prompt_tokens = sum(len(str(message)) for message in record.body["messages"]) // 4
+        self._prompt_tokens = sum(len(str(message)) for message in record.body.get("messages", ())) // 4
         self._events_per_chunk = events_per_chunk
         self._wire = scripts.Wire()
         self._has_role = False

@@ -7,19 +7,18 @@ import pytest
 
 from app.errors import ProviderError
 from app.messages import Message, Text
-from app.providers.base import Finish, ModelChunk, ModelRequest, TextChunk, ToolCallChunk
-from app.providers.openai_compatible import OpenAICompatible
+from app.providers.base import Finish, ModelChunk, ModelRequest, Provider, TextChunk, ToolCallChunk
 
 REQUEST = ModelRequest("m", "Be brief.", (Message("user", (Text("Hello"),)),))
 CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
 
 
-async def ask(provider: OpenAICompatible, request: ModelRequest = REQUEST) -> list[ModelChunk]:
+async def ask(provider: Provider, request: ModelRequest = REQUEST) -> list[ModelChunk]:
     async with aclosing(provider.stream(request)) as chunks:
         return [chunk async for chunk in chunks]
 
 
-async def refused(provider: OpenAICompatible) -> ProviderError:
+async def refused(provider: Provider) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
         await ask(provider)
     return caught.value
