@@ -10,11 +10,11 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from re import _parser  # type: ignore[attr-defined]  # the standard parser, which the stubs do not show
+from re import _parser
 from typing import Any, Literal, TypeAlias
 
 MOST_LENGTH = 1000  # characters of a pattern
-MOST_STATES = 2000  # of one pattern, its counted repetitions written out
+MOST_STATES = 5000  # of one pattern, its counted repetitions written out
 
 Test: TypeAlias = Callable[[str], bool]
 Spend: TypeAlias = Callable[[int], None]
@@ -145,7 +145,9 @@ class _Builder:
             case "LITERAL" | "NOT_LITERAL" | "ANY" | "IN":
                 return self._add(_State([following], test=_test(operation, argument)))
             case _:
-                raise ValueError("has a backreference, looks ahead or behind, or never gives back, which cannot be run in bounded time")
+                raise ValueError(
+                    "has a backreference, looks ahead or behind, or never gives back, which cannot be run in bounded time"
+                )
 
     def _group(self, argument: Any, following: int) -> int:
         _, flags_on, flags_off, nodes = argument
@@ -155,7 +157,7 @@ class _Builder:
 
     def _repeat(self, argument: Any, following: int) -> int:
         least, most, nodes = argument
-        if most is _parser.MAXREPEAT:
+        if most == _parser.MAXREPEAT:
             loop = self._add(_State())
             self.states[loop].targets = [self.sequence(nodes, loop), following]
             following = loop
@@ -164,7 +166,10 @@ class _Builder:
             for _ in range(most - least):
                 following = self._add(_State([self.sequence(nodes, following), after]))
         for _ in range(least):
-            following = self._add(_State([self.sequence(nodes, following)]))
+            begin = self.sequence(nodes, following)
+            if begin == following:  # repeating nothing is nothing
+                break
+            following = begin
         return following
 
 
