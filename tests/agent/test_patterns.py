@@ -50,7 +50,7 @@ PATTERNS = some.lists(
 ).map("".join)
 
 
-@given(some.lists(PATTERNS, min_size=1, max_size=3).map("|".join), some.text("abc ", max_size=8))
+@given(some.lists(PATTERNS, min_size=1, max_size=3).map("|".join), some.text("abc ", min_size=1, max_size=8))
 @settings(max_examples=500, deadline=None)
 def test_short_patterns_match_as_the_standard_library_has_it(pattern: str, text: str) -> None:
     assert _is_in(pattern, text) == (re.search(pattern, text) is not None)
