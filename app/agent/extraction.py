@@ -60,7 +60,7 @@ def extract(text: str, schema: Mapping[str, Any]) -> Extracted:
     The whole answer is tried first, then its fenced blocks from the last to the first, then all from the first brace to the
     last; the first that fits the schema is the value. Otherwise the fault is of the first that is JSON at all.
     """
-    if len(text) > MOST_ANSWER_BYTES or len(text.encode(errors="replace")) > MOST_ANSWER_BYTES:
+    if len(text.encode(errors="replace")) > MOST_ANSWER_BYTES:
         return Extracted(None, f"The answer is longer than {MOST_ANSWER_BYTES} bytes.")
     judge = Judge(schema)
     faults: list[str] = []
@@ -74,7 +74,7 @@ def extract(text: str, schema: Mapping[str, Any]) -> Extracted:
         try:
             fault = judge.fault(value)
         except Spent:
-            return Extracted(None, "The answer is too large to be held against the schema. Give a shorter one.")
+            return Extracted(None, "The answer is too large or too deep to be held against the schema. Give a shorter one.")
         if fault is None:
             return Extracted(value, None)
         faults.append(fault)
@@ -114,8 +114,7 @@ def _parse(text: str) -> Any:
     """
     _check_depth(text)
     value = _DECODER.decode(text)
-    if "\\u" in text:
-        _check_surrogates(value)
+    _check_surrogates(value)
     return value
 
 

@@ -85,7 +85,7 @@ class Judge:
         def judged(validator: Any, expected: Any, instance: Any, schema: Any) -> Iterator[Any]:
             self.spend(1 + (len(expected) // _PARTS_PER_UNIT if isinstance(expected, list | dict) else 0))
             for error in keyword(validator, expected, instance, schema) or ():
-                self.spend(len(error.message) // _CHARACTERS_PER_UNIT)
+                self.spend(1 + len(error.message) // _CHARACTERS_PER_UNIT)
                 yield error
 
         return judged

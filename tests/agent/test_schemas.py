@@ -44,7 +44,7 @@ def _nested(levels: int) -> dict[str, Any]:
 def test_schema_that_can_be_judged_is_let_in(schema: dict[str, Any]) -> None:
     schemas.check(schema)
 
-    assert extract("{}", schema).fault != "The answer is too large to be held against the schema. Give a shorter one."
+    assert "too large" not in (extract("{}", schema).fault or "")
 
 
 @pytest.mark.parametrize(
