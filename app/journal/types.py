@@ -1,7 +1,6 @@
 """Every event type and its payload: the public vocabulary of the log.
 
-The JSON text made here is what is stored and what is sent; only the number in front of it comes from the database.
-`docs/events.md` is held against this file by a test.
+How an event is stored and sent is in `app/journal/frames.py`. `docs/events.md` is held against this file by a test.
 """
 
 from collections.abc import Mapping
@@ -321,6 +320,55 @@ class Retrying(Event):
     delay_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class HookStarted(Event):
+    """A hook that the turn waits for was asked."""
+
+    type = "hook_started"
+    hook_id: str
+    point: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookCompleted(Event):
+    """The hook gave a decision that it may give."""
+
+    type = "hook_completed"
+    hook_id: str
+    point: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class HookFailed(Event):
+    """The hook gave no decision, or one that it may not give; the turn ends with it unless the hook only observes."""
+
+    type = "hook_failed"
+    hook_id: str
+    point: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookDenied(Event):
+    """The hook said no; the hooks after it are not asked."""
+
+    type = "hook_denied"
+    hook_id: str
+    point: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookRewriteApplied(Event):
+    """The hook changed what the turn goes on with; `fields` names what, not how."""
+
+    type = "hook_rewrite_applied"
+    hook_id: str
+    point: str
+    fields: list[str]
+
+
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
 
 EVENTS: dict[str, type[Event]] = {event.type: event for event in Event.__subclasses__()}
@@ -329,42 +377,11 @@ EVENTS: dict[str, type[Event]] = {event.type: event for event in Event.__subclas
 RESERVED = frozenset({
     "turn_steered", "tool_call_pending", "budget_warning",
     "compaction_started", "compaction_completed", "compaction_failed",
-    "hook_started", "hook_completed", "hook_failed", "hook_denied", "hook_rewrite_applied",
     "skills_resolved", "skill_resolution_failed",
 })  # fmt: skip
 """Types of the contract that a filter may name already, though nothing writes them yet."""
 
 TERMINAL = frozenset(name for name, event in EVENTS.items() if event.is_terminal)
-
-_LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
-"""Characters that JSON leaves as they are and at which many clients split lines, though SSE does not."""
-
-
-def body(event: Event, *, session_id: str, turn_id: str | None, at: str) -> str:
-    """Write an event's envelope without its opening brace and `seq`, which the commit gives.
-
-    Args:
-        at: RFC 3339.
-
-    Returns:
-        The JSON text that is stored; `{"seq":N,` in front of it makes the envelope.
-    """
-    turn = f'"{turn_id}"' if turn_id is not None and not event.is_of_session else "null"
-    own = event.payload().decode()
-    if not own.isascii():
-        own = own.translate(_LINE_ENDS)
-    rest = "}" if own == "{}" else "," + own[1:]
-    return f'"session_id":"{session_id}","turn_id":{turn},"type":"{event.type}","at":"{at}","scope_id":"primary"{rest}'
-
-
-def envelope(seq: int, stored: str) -> str:
-    """Make the whole JSON object of a stored event."""
-    return f'{{"seq":{seq},{stored}'
-
-
-def frame(seq: int, kind: str, stored: str) -> bytes:
-    """Make the SSE frame of a stored event. JSON escapes CR and LF, so one `data` line always suffices."""
-    return f'id: {seq}\nevent: {kind}\ndata: {{"seq":{seq},{stored}\n\n'.encode()
 
 
 def _without_none(event: Event, name: str) -> bytes:
