@@ -37,8 +37,8 @@ class Registry:
             override: `hooks_override` as a caller sent it, or as it was kept; None changes nothing.
 
         Raises:
-            InvalidRequest: it breaks the schema, disables a hook that is unknown or required, adds one whose id is taken, or
-                names a host that is not allowed; `loc` says where. Nothing is to be kept of such a session.
+            InvalidRequest: it breaks the schema, disables a hook that is unknown or required, adds one whose id is taken, that
+                would change something behind a required one's back, or whose host is not allowed; `loc` says where.
         """
         wanted = overrides.read(override)
         for place, hook_id in enumerate(wanted.disable):
@@ -62,6 +62,15 @@ class Registry:
             raise InvalidRequest.at(f"{loc}.id", "The id is taken by another hook.")
         if not any(allowed.covers(added.url) for allowed in self._configuration.allowed_hosts):
             raise InvalidRequest.at(f"{loc}.url", "This server does not allow hooks on that host.")
+        if added.capability == "rewrite" and any(self._would_miss(hook, added) for hook in self._hooks.values()):
+            raise InvalidRequest.at(
+                f"{loc}.priority", "A required hook of this point would not see the change; take a lower priority."
+            )
+
+    @staticmethod
+    def _would_miss(hook: Hook, added: Added) -> bool:
+        """Tell whether a required hook would be asked before the session's own has made its change."""
+        return hook.is_required and added.point in hook.points and hook.priority <= added.priority
 
     def _hook(self, entry: Entry) -> Hook:
         return Hook(

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.anyio
 
 ADDED: dict[str, Any] = {"id": "own", "point": "turn_started", "url": "http://127.0.0.1:1/", "capability": "observe"}
 
+REWRITER: dict[str, Any] = ADDED | {"point": "turn_completed", "capability": "rewrite"}
+
 
 def registry(transport: Transport, *hooks: dict[str, Any]) -> Registry:
     document = {"secret": SECRET, "allowed_hosts": ["127.0.0.1"], "hooks": hooks}
@@ -75,17 +77,24 @@ async def test_own_hook_is_asked_at_its_url_with_the_servers_signature(transport
         ({"entries": [ADDED | {"capability": "guardrail", "mode": "background"}]}, "hooks_override.entries.0"),
         ({"entries": [ADDED | {"capability": "rewrite"}]}, "hooks_override.entries.0"),
         ({"entries": [ADDED | {"id": f"h{number}"} for number in range(17)]}, "hooks_override.entries"),
+        ({"entries": [REWRITER | {"priority": 3}]}, "hooks_override.entries.0.priority"),
         ({"x" * 100: 1}, "hooks_override." + "x" * 64),
     ],
 )
 async def test_override_that_is_not_valid_is_refused_at_its_place(transport: Transport, override: Any, loc: str) -> None:
-    found = registry(transport, hook("a"), hook("kept", required=True))
+    found = registry(transport, hook("a"), hook("kept", points=["turn_completed"], required=True, priority=3))
 
     with pytest.raises(InvalidRequest) as caught:
         found.hooks(override)
 
     errors: Any = caught.value.members["errors"]
     assert [error["loc"] for error in errors] == [loc]
+
+
+async def test_own_rewriter_may_be_asked_before_a_required_hook(transport: Transport) -> None:
+    found = registry(transport, hook("kept", points=["turn_completed"], required=True, priority=3))
+
+    assert ids(found, {"entries": [REWRITER | {"priority": 2}]}) == ["kept", "own"]
 
 
 async def test_refusal_repeats_no_value(transport: Transport) -> None:
