@@ -7,6 +7,7 @@ F4  turns                        the desk: rules of turns, claims, endings
     agent                        the loop: one attempt at a turn; steps, tool calls, transcripts
 F3  idempotency                  what a repeated POST gets
     catalog  realms  sessions    lists of sessions; a realm's configuration; open, read, change, archive, erase one
+    hooks                        who is asked on a turn's way, and may deny or change
     providers  tools             model vendors; what models may call
 F2  journal                      the ledger: the one place that writes and reads events
 F1  db  messages                 Postgres; what models read and write

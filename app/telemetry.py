@@ -42,6 +42,9 @@ FIRST_TOKEN_SECONDS = _histogram("provider_first_chunk_seconds", "Time to a prov
 CALL_SECONDS = _histogram("provider_call_seconds", "Time of one whole model call.", _SLOW, "provider", "outcome")
 TURNS = _counter("turns", "Turns that ended here.", "status")
 RECOVERED = _counter("turns_recovered", "Turns that were taken over from an attempt that stopped renewing.")
+HOOKS_DROPPED = _counter(
+    "background_hooks_dropped", "Hooks in the background that were not asked, because too many were under way."
+)
 REQUESTS = _counter("http_requests", "HTTP requests.", "method", "route", "status")
 REQUEST_SECONDS = _histogram("http_request_seconds", "Time to the head of the response.", _FAST, "route")
 

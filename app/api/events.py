@@ -12,8 +12,9 @@ from app.api.dependencies import Query, Rooms, read_cursor
 from app.api.streams import Reading
 from app.errors import InvalidRequest
 from app.journal import reader
+from app.journal.frames import envelope
 from app.journal.reader import Filter, Page
-from app.journal.types import EVENTS, RESERVED, envelope
+from app.journal.types import EVENTS, RESERVED
 from app.turns import turn
 
 router = APIRouter(tags=["events"])

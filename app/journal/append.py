@@ -12,7 +12,7 @@ import orjson
 from app import clock
 from app.db.engine import Connection, translated
 from app.journal.entry import Appended, Entry, TurnChange
-from app.journal.types import body
+from app.journal.frames import body
 from app.messages import dump_content
 
 _APPEND = """

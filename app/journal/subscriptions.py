@@ -16,8 +16,8 @@ from app import telemetry
 from app.db.engine import Database
 from app.errors import StoreUnavailable
 from app.journal.entry import Appended
+from app.journal.frames import frame
 from app.journal.reader import EVERYTHING, PAGE_BYTES, Filter, heads, page
-from app.journal.types import frame
 
 RING_EVENTS = 512
 RING_BYTES = PAGE_BYTES

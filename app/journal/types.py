@@ -1,33 +1,19 @@
 """Every event type and its payload: the public vocabulary of the log.
 
-The JSON text made here is what is stored and what is sent; only the number in front of it comes from the database.
-`docs/events.md` is held against this file by a test.
+How an event is stored and sent is in `app/journal/frames.py`. `docs/events.md` is held against this file by a test.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import orjson
 
+from app.journal import asides  # noqa: F401 - their types belong to the vocabulary
+from app.journal.event import Event, without_none
 from app.messages import StopReason, Usage
 
 Prompt: TypeAlias = str | list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What all events have in common. A subclass's fields are its payload, in order."""
-
-    type: ClassVar[str]
-    is_of_session: ClassVar[bool] = False
-    """Whether it stands outside any turn."""
-    is_terminal: ClassVar[bool] = False
-    """Whether its turn has ended with it."""
-
-    def payload(self) -> bytes:
-        """Write the own fields as a JSON object."""
-        return orjson.dumps(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +161,7 @@ class TurnInterrupted(Event):
 
     def payload(self) -> bytes:
         """Leave `note` out where there is none."""
-        return _without_none(self, "note")
+        return without_none(self, "note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +249,7 @@ class ToolCallDelta(Event):
 
     def payload(self) -> bytes:
         """Leave `name` out after the first piece."""
-        return _without_none(self, "name")
+        return without_none(self, "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,49 +332,7 @@ Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
 EVENTS: dict[str, type[Event]] = {event.type: event for event in Event.__subclasses__()}
 """Every type that this version writes."""
 
-RESERVED = frozenset({
-    "budget_warning",
-    "compaction_started", "compaction_completed", "compaction_failed",
-    "hook_started", "hook_completed", "hook_failed", "hook_denied", "hook_rewrite_applied",
-    "skills_resolved", "skill_resolution_failed",
-})  # fmt: skip
+RESERVED = frozenset({"skills_resolved", "skill_resolution_failed"})
 """Types of the contract that a filter may name already, though nothing writes them yet."""
 
 TERMINAL = frozenset(name for name, event in EVENTS.items() if event.is_terminal)
-
-_LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
-"""Characters that JSON leaves as they are and at which many clients split lines, though SSE does not."""
-
-
-def body(event: Event, *, session_id: str, turn_id: str | None, at: str) -> str:
-    """Write an event's envelope without its opening brace and `seq`, which the commit gives.
-
-    Args:
-        at: RFC 3339.
-
-    Returns:
-        The JSON text that is stored; `{"seq":N,` in front of it makes the envelope.
-    """
-    turn = f'"{turn_id}"' if turn_id is not None and not event.is_of_session else "null"
-    own = event.payload().decode()
-    if not own.isascii():
-        own = own.translate(_LINE_ENDS)
-    rest = "}" if own == "{}" else "," + own[1:]
-    return f'"session_id":"{session_id}","turn_id":{turn},"type":"{event.type}","at":"{at}","scope_id":"primary"{rest}'
-
-
-def envelope(seq: int, stored: str) -> str:
-    """Make the whole JSON object of a stored event."""
-    return f'{{"seq":{seq},{stored}'
-
-
-def frame(seq: int, kind: str, stored: str) -> bytes:
-    """Make the SSE frame of a stored event. JSON escapes CR and LF, so one `data` line always suffices."""
-    return f'id: {seq}\nevent: {kind}\ndata: {{"seq":{seq},{stored}\n\n'.encode()
-
-
-def _without_none(event: Event, name: str) -> bytes:
-    own = {field.name: getattr(event, field.name) for field in fields(event)}
-    if own[name] is None:
-        del own[name]
-    return orjson.dumps(own)

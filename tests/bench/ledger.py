@@ -12,7 +12,8 @@ from app import clock, ids
 from app.db.engine import Database
 from app.db.migrate import migrate
 from app.journal.entry import Appended, Entry
-from app.journal.types import TextDelta, body
+from app.journal.frames import body
+from app.journal.types import TextDelta
 from app.journal.writer import Writer
 from app.pace import Pace
 from tests.bench.figures import median

@@ -5,6 +5,7 @@ from dataclasses import fields
 import orjson
 import pytest
 
+from app.journal.frames import body, envelope, frame
 from app.journal.types import (
     EVENTS,
     RESERVED,
@@ -16,9 +17,6 @@ from app.journal.types import (
     ToolCallDelta,
     TurnInterrupted,
     TurnUsage,
-    body,
-    envelope,
-    frame,
 )
 from app.messages import Usage
 

@@ -20,7 +20,7 @@ from app.agent.emissions import Record
 from app.agent.transcript import Call
 from app.db.engine import Database
 from app.db.tables import metadata
-from app.journal import types
+from app.journal import frames, types
 from app.journal.reader import Stored
 from app.journal.types import Event
 from app.messages import Message, Text, ToolResult, ToolUse, Usage
@@ -87,7 +87,7 @@ def cuts() -> list[tuple[list[Event], list[Message]]]:
 def stored(events: list[Event]) -> list[Stored]:
     """Write events as the log has them."""
     return [
-        Stored(seq, "t", event.type, types.body(event, session_id="s", turn_id="t", at="2026-01-01T00:00:00.000Z"))
+        Stored(seq, "t", event.type, frames.body(event, session_id="s", turn_id="t", at="2026-01-01T00:00:00.000Z"))
         for seq, event in enumerate(events, 1)
     ]
 
