@@ -10,7 +10,8 @@ from app import clock
 from app.agent import transcript
 from app.agent.emissions import Await, Emission, Pend, Record, Tell, Wish
 from app.agent.transcript import UNKNOWN_OUTCOME, Call
-from app.journal.types import Event, ToolExecutionCompleted, ToolExecutionStarted, ToolExecutionTimedOut
+from app.journal.event import Event
+from app.journal.types import ToolExecutionCompleted, ToolExecutionStarted, ToolExecutionTimedOut
 from app.messages import Message, ToolResult
 from app.tools.base import Tool, ToolError
 from app.tools.external import External

@@ -6,7 +6,8 @@ from typing import Literal, TypeAlias
 
 from app.agent.transcript import Call
 from app.journal.entry import TurnChange
-from app.journal.types import Delta, Event
+from app.journal.event import Event
+from app.journal.types import Delta
 from app.messages import Message
 
 

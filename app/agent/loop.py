@@ -15,8 +15,8 @@ from app.agent.step import RetryPolicy, Step
 from app.agent.transcript import Call
 from app.errors import AgentError
 from app.journal.entry import Ending, TurnChange
+from app.journal.event import Event
 from app.journal.types import (
-    Event,
     ReasoningComplete,
     StepCompleted,
     TextComplete,

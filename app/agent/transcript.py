@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import orjson
 
+from app.journal.event import Event
 from app.journal.reader import Stored
-from app.journal.types import Event, ToolResultReceived
+from app.journal.types import ToolResultReceived
 from app.messages import Block, Message, Reasoning, Text, ToolResult
 
 UNKNOWN_OUTCOME = "The server stopped while this call was running. Whether it took effect is unknown; it was not run again."

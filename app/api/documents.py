@@ -10,7 +10,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from app.api import realm_schemas, schemas, views
-from app.journal.types import EVENTS, Event
+from app.journal.event import Event
+from app.journal.types import EVENTS
 
 _REF = "#/components/schemas/{model}"
 _IN_PATH = re.compile(r"\{(\w+)\}")

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from app.journal.types import Event, Failure
+from app.journal.event import Event
+from app.journal.types import Failure
 from app.messages import Message, StopReason, Usage
 
 EndStatus: TypeAlias = Literal["completed", "failed", "interrupted"]

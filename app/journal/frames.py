@@ -3,7 +3,7 @@
 The JSON text made here is what is stored and what is sent; only the number in front of it comes from the database.
 """
 
-from app.journal.types import Event
+from app.journal.event import Event
 
 _LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 """Characters that JSON leaves as they are and at which many clients split lines, though SSE does not."""

@@ -11,7 +11,8 @@ from functools import partial
 
 from app import clock
 from app.journal.entry import Appended, Entry, TurnChange
-from app.journal.types import Delta, Event, ReasoningDelta, TextDelta, ToolCallDelta
+from app.journal.event import Event
+from app.journal.types import Delta, ReasoningDelta, TextDelta, ToolCallDelta
 from app.journal.writer import Writer
 from app.messages import Message
 from app.pace import Pace

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from app.journal.entry import Ending, Entry
+from app.journal.event import Event
 from app.journal.journal import Transaction
-from app.journal.types import Event, TurnInterrupted, TurnSteered
+from app.journal.types import TurnInterrupted, TurnSteered
 from app.messages import Message
 from app.sessions import Session
 from app.turns import endings, opening, turn

@@ -9,8 +9,9 @@ from app.agent import transcript
 from app.errors import AgentError, Fenced, SessionNotFound
 from app.journal import reader
 from app.journal.entry import Ending, Entry, TurnChange
+from app.journal.event import Event
 from app.journal.journal import Transaction
-from app.journal.types import Event, Failure, TurnFailed, TurnSteered, TurnUsage
+from app.journal.types import Failure, TurnFailed, TurnSteered, TurnUsage
 from app.messages import Message
 from app.sessions import Session
 from app.turns import opening, turn

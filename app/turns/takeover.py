@@ -12,8 +12,9 @@ from app.db.engine import Row
 from app.errors import AgentError, SessionNotFound
 from app.journal import reader
 from app.journal.entry import Entry
+from app.journal.event import Event
 from app.journal.journal import Transaction
-from app.journal.types import Event, StepDiscarded, TurnResumed
+from app.journal.types import StepDiscarded, TurnResumed
 from app.sessions import Session
 from app.turns import endings, turn
 from app.turns.claims import LEASE_UNTIL, Claimant, Grant, claim_of

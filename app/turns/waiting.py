@@ -17,8 +17,9 @@ from app import clock, sessions
 from app.db.engine import Connection
 from app.errors import SessionNotFound, ToolCallNotPending
 from app.journal.entry import Entry
+from app.journal.event import Event
 from app.journal.journal import Transaction
-from app.journal.types import Event, ToolCallPending, ToolExecutionCompleted
+from app.journal.types import ToolCallPending, ToolExecutionCompleted
 from app.sessions import Session
 from app.turns import turn
 from app.turns.claims import LEASE_UNTIL, Claim, Claimant, Grant, claim_of

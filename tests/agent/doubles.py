@@ -14,9 +14,10 @@ from app.agent.loop import Limits, Loop, Task
 from app.agent.step import RetryPolicy
 from app.agent.transcript import StepState
 from app.errors import ProviderError
+from app.journal.event import Event
 from app.journal.frames import body
 from app.journal.reader import Stored
-from app.journal.types import Event, StepDiscarded
+from app.journal.types import StepDiscarded
 from app.messages import Message, Text, ToolResult, Usage
 from app.providers.base import Finish, ModelChunk, ModelRequest, NativeSchema, TextChunk, ToolCallChunk, ToolSpec
 from app.tools.registry import Registry

@@ -11,10 +11,11 @@ import orjson
 from app import ids, sessions
 from app.db.engine import Database
 from app.journal.entry import Appended
+from app.journal.event import Event
 from app.journal.journal import Journal
 from app.journal.recorder import Recorder
 from app.journal.subscriptions import Shown, Subscription
-from app.journal.types import Event, StepStarted, TextDelta
+from app.journal.types import StepStarted, TextDelta
 from app.pace import Pace
 from app.sessions import Options, Session
 from app.turns import desk

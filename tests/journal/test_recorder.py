@@ -11,9 +11,10 @@ from app import clock
 from app.db.engine import Database
 from app.errors import Fenced
 from app.journal.entry import Appended, Ending, Entry, TurnChange
+from app.journal.event import Event
 from app.journal.journal import Journal
 from app.journal.recorder import MOST_CHARACTERS, Recorder
-from app.journal.types import Delta, Event, ReasoningDelta, StepStarted, TextComplete, TextDelta, ToolCallDelta
+from app.journal.types import Delta, ReasoningDelta, StepStarted, TextComplete, TextDelta, ToolCallDelta
 from app.journal.writer import Writer
 from app.pace import Pace
 from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, locked, log_of, pen, start, types_of, until_blocked

@@ -5,12 +5,12 @@ from dataclasses import fields
 import orjson
 import pytest
 
+from app.journal.event import Event
 from app.journal.frames import body, envelope, frame
 from app.journal.types import (
     EVENTS,
     RESERVED,
     TERMINAL,
-    Event,
     SessionUpdated,
     StepCompleted,
     TextDelta,

@@ -21,8 +21,8 @@ from app.agent.transcript import Call
 from app.db.engine import Database
 from app.db.tables import metadata
 from app.journal import frames, types
+from app.journal.event import Event
 from app.journal.reader import Stored
-from app.journal.types import Event
 from app.messages import Message, Text, ToolResult, ToolUse, Usage
 from app.providers.base import ModelRequest, ToolSpec
 from app.providers.chat_completions import write_request
