@@ -30,6 +30,7 @@ _REQUESTS: tuple[type[BaseModel], ...] = (
     schemas.StartTurn,
     schemas.EditTurn,
     schemas.Interrupt,
+    schemas.Fork,
 )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.copies.document import SessionExport
 from app.errors import CapabilityUnavailable
 from app.providers.registry import Name
 
@@ -20,7 +21,7 @@ Later: TypeAlias = Any
 """A field whose feature this version does not have."""
 
 MOST_LABELS = 32
-WHOLE = frozenset({"output_schema", "resume_session"})
+WHOLE = frozenset({"output_schema"})
 """Fields whose empty object is no way of asking for nothing."""
 
 
@@ -116,7 +117,7 @@ class CreateSession(_Labels):
     later = (
         "output_schema", "budget_limits", "external_tools", "approval_tools", "preload_skills", "skill_references",
         "hooks_override", "host_mode", "comms_name", "peer_meta", "silent_comms_intents", "max_inline_peer_notifications",
-        "resume_session", "ephemeral", "structured_output_retries",
+        "structured_output_retries",
     )  # fmt: skip
 
     prompt: Prompt | None = None
@@ -142,8 +143,8 @@ class CreateSession(_Labels):
     peer_meta: Later = None
     silent_comms_intents: Later = None
     max_inline_peer_notifications: Later = None
-    resume_session: Later = None
-    ephemeral: Later = None
+    resume_session: SessionExport | None = None
+    ephemeral: bool | None = None
 
     @model_validator(mode="after")
     def _has_prompt_unless_deferred(self) -> "CreateSession":
@@ -215,6 +216,13 @@ class Interrupt(Strict):
         if self.mode == "after_step":
             raise CapabilityUnavailable("This server does not have mode: after_step yet.", field="mode")
         return self
+
+
+class Fork(Strict):
+    """How much of a session to copy; without a turn all that is over."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"through_turn": 2}]})
+    through_turn: Annotated[int, Field(ge=1)] | None = None
 
 
 class Nothing(Strict):

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app import catalog, idempotency, sessions
+from app import catalog, expiry, idempotency, sessions
 from app.api import answers, documents, schemas
 from app.api.answers import Accepted, as_json
 from app.api.dependencies import House, Query, Rooms, body, keyed, manner
-from app.errors import InvalidRequest
+from app.copies import imports
+from app.copies.document import SessionExport
+from app.errors import InvalidRequest, SessionPersistenceDisabled
 from app.journal.journal import Transaction
 from app.sessions import Options, Session
 from app.turns import desk, turn
@@ -44,11 +46,10 @@ async def create(
 ) -> Response:
     """Open a session; with a prompt its first turn runs, answered in the way that is asked for (`Prefer`, `Accept`)."""
     how, key, after = manner(request), keyed(request, asked), None
-    options = _options(house, asked)
     async with house.journal.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
-            session = await _create(tx, asked, options)
+            session = await _open(tx, house, asked)
             turn_id, after = await _start_first(tx, house, session, asked), session.last_seq
             session_id = str(session.id)
             await idempotency.keep(tx, key, session_id=session_id, turn_id=turn_id)
@@ -165,9 +166,30 @@ async def messages(session_id: str, request: Request, house: Rooms) -> Response:
     return as_json({"messages": found, "next_after": found[-1]["ordinal"] if found else after})
 
 
-async def _create(tx: Transaction, asked: schemas.CreateSession, options: Options) -> Session:
+async def _open(tx: Transaction, house: House, asked: schemas.CreateSession) -> Session:
     kept_prompt = schemas.kept_blocks(asked.prompt) if asked.is_deferred and asked.prompt is not None else None
-    return await sessions.create(tx, options, title=asked.title, labels=asked.labels or {}, kept_prompt=kept_prompt)
+    if asked.resume_session is not None:
+        session = await _resume(tx, house, asked, asked.resume_session)
+        return session if kept_prompt is None else await sessions.keep_prompt(tx, session, kept_prompt)
+    options = _options(house, asked)
+    session = await sessions.create(tx, options, title=asked.title, labels=asked.labels or {}, kept_prompt=kept_prompt)
+    if asked.ephemeral:
+        await expiry.mark(tx, session)
+    return session
+
+
+async def _resume(tx: Transaction, house: House, asked: schemas.CreateSession, exported: SessionExport) -> Session:
+    """Open a session from a document; what is given beside it changes it as a patch would, where it is not null."""
+    if asked.ephemeral:
+        raise SessionPersistenceDisabled
+    session = await imports.resume(tx, exported)
+    given = {name: getattr(asked, name, None) for name in schemas.ChangeSession.model_fields}
+    patch = schemas.ChangeSession(**{name: value for name, value in given.items() if value is not None})
+    if patch.model is None and patch.provider is None:
+        house.providers.choose(session.options.model, session.options.provider)
+    options = _changed_options(house, session, patch)
+    house.providers.check_params(options.provider, options.provider_params)
+    return await sessions.update(tx, session, options, _changes(session, options, patch))
 
 
 async def _start_first(tx: Transaction, house: House, session: Session, asked: schemas.CreateSession) -> str | None:
