@@ -15,7 +15,7 @@ from app.messages import StopReason
 from app.providers.registry import Name
 
 FORMAT: Literal["suricate.session"] = "suricate.session"
-VERSION: Literal[1] = 1
+VERSION = 1
 _OLDEST_YEAR = 1970
 
 
@@ -231,7 +231,7 @@ class SessionExport(_Part):
     """A session as one document, as `resume_session` takes it."""
 
     format: Literal["suricate.session"]
-    version: Literal[1]
+    version: Annotated[int, Field(ge=VERSION, le=VERSION)]
     session: ExportedSession
     turns: list[ExportedTurn]
     messages: list[ExportedMessage]
