@@ -92,7 +92,7 @@ class ExportedToolUse(_Part):
     """A call that the model asked for; `vendor` is what its provider wants back with it."""
 
     type: Literal["tool_use"]
-    id: Words
+    id: str
     name: str
     args: Any
     vendor: dict[str, Any] | None = None
@@ -102,7 +102,7 @@ class ExportedToolResult(_Part):
     """The answer to a call."""
 
     type: Literal["tool_result"]
-    tool_use_id: Words
+    tool_use_id: str
     content: str
     is_error: bool
 

@@ -8,7 +8,7 @@ import pytest
 
 from app import ids
 from tests.api.talk import erase, export, history, resume, state, talked
-from tests.api.test_turns import Desk
+from tests.api.test_turns import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
@@ -35,6 +35,31 @@ async def test_session_that_was_exported_erased_and_resumed_is_the_same(talk: De
     expected = [turn | {"first_seq": 2, "last_seq": 1} for turn in turns["turns"]]
     assert (await talk.turns())["turns"] == expected
     assert [event["type"] for event in await service.log_of(talk.id)] == ["session_created"]
+
+
+async def test_turns_that_ended_in_every_way_come_back(talk: Desk, service: Service, double: ProviderDouble) -> None:
+    await double.play(
+        [scripts.status(400)], [scripts.tool_call("datetime", {}), scripts.hang()], [scripts.text("Par"), scripts.hang()]
+    )
+    await talk.start("Fails")
+    for number in (4, 5):
+        await talk.start(f"Is interrupted {number}", ASYNC)
+        await double.started(number + 1)
+        await talk.interrupt()
+    await double.play([scripts.hang()])
+    await talk.start("Is live", ASYNC)
+    queued = await talk.queue("Is cancelled")
+    await talk.client.delete(f"{talk.path}/turns/{queued['turn_id']}")
+    await talk.interrupt()
+    document = await export(talk)
+    ends = ["completed", "completed", "failed", "interrupted", "interrupted", "interrupted", "cancelled"]
+    assert [turn["status"] for turn in document["turns"]] == ends
+    await erase(talk)
+
+    answer = await resume(service, document)
+
+    assert answer.status_code == 201, answer.text
+    assert await export(talk) == document
 
 
 async def test_every_kind_of_message_comes_back_as_it_was(talk: Desk, service: Service) -> None:
