@@ -3,10 +3,12 @@
 F6  cli  main                    commands; everything is built and closed in one place
 F5  api                          the door: HTTP in, JSON and SSE out
     worker                       the workshop: carries turns out
-F4  turns                        the desk: rules of turns, claims, endings
+F4  copies                       forks of sessions, exports, and sessions made of those
+    turns                        the desk: rules of turns, claims, endings
     agent                        the loop: one attempt at a turn; steps, tool calls, transcripts
 F3  idempotency                  what a repeated POST gets
-    catalog  realms  sessions    lists of sessions; a realm's configuration; open, read, change, archive, erase one
+    catalog  realms  expiry      lists of sessions; a realm's configuration; ephemeral ones, which go after their last turn
+    sessions                     open, read, change, archive, erase one session
     hooks                        who is asked on a turn's way, and may deny or change
     providers  tools             model vendors; what models may call
 F2  journal                      the ledger: the one place that writes and reads events

@@ -4,9 +4,9 @@
     ├── Refused                 a request was refused; nothing of it was kept
     │   ├── InvalidRequest  MalformedJson  UnsupportedMediaType  BodyTooLarge  HeadersTooLarge  InvalidCursor
     │   ├── SessionNotFound  TurnNotFound  RouteNotFound  MethodNotAllowed
-    │   ├── SessionBusy  SessionNotRunning  SessionArchived  TurnNotQueued  ToolCallNotPending
+    │   ├── SessionBusy  SessionNotRunning  SessionArchived  SessionExists  TurnNotQueued  ToolCallNotPending
     │   ├── IdempotencyKeyReused  IdempotencyInProgress  ConfigConflict
-    │   └── CapabilityUnavailable
+    │   └── CapabilityUnavailable  SessionPersistenceDisabled
     ├── StoreUnavailable        Postgres could not be reached or refused the write
     ├── StartupError            the process cannot start; the message says what to do
     ├── Fenced                  another attempt owns the turn now; stop for good
@@ -123,6 +123,12 @@ class SessionArchived(Refused):
     code = "SESSION_ARCHIVED"
 
 
+class SessionExists(Refused):
+    """A session is to be resumed under an id that is taken."""
+
+    code = "SESSION_EXISTS"
+
+
 class TurnNotQueued(Refused):
     """Editing or cancelling a turn that is no longer queued."""
 
@@ -157,6 +163,15 @@ class CapabilityUnavailable(Refused):
     """An option or a route that this server does not have or has switched off."""
 
     code = "CAPABILITY_UNAVAILABLE"
+
+
+class SessionPersistenceDisabled(Refused):
+    """Export, fork or resume of a session that was made to go after its last turn."""
+
+    code = "SESSION_PERSISTENCE_DISABLED"
+
+    def __init__(self) -> None:
+        super().__init__("An ephemeral session is not exported, forked or resumed.")
 
 
 class StoreUnavailable(SuricateError):

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from app import ids
 from app.agent.loop import Limits
 from app.agent.step import RetryPolicy
-from app.api import documents, events, problems, realm, service, sessions, tool_results, turns
+from app.api import copies, documents, events, problems, realm, service, sessions, tool_results, turns
 from app.api.dependencies import House
 from app.api.front import Front
 from app.db import embedded
@@ -35,7 +35,7 @@ from app.tools.builtin import Datetime
 from app.tools.registry import Registry
 from app.turns import claims
 from app.worker.attempt import Bench
-from app.worker.housekeeping import sweep_always
+from app.worker.housekeeping import erase_always, sweep_always
 from app.worker.pool import Pool
 
 DESCRIPTION = "Durable LLM agent sessions over HTTP and Server-Sent Events, on Postgres alone."
@@ -165,7 +165,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False},
         redoc_url=None,
     )
-    for room in (sessions, turns, tool_results, events, realm, service):
+    for room in (sessions, copies, turns, tool_results, events, realm, service):
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)
@@ -225,6 +225,7 @@ async def _work(rooms: Rooms) -> None:
         tasks.create_task(rooms.journal.subscriptions.poll())
         tasks.create_task(rooms.pool.run())
         tasks.create_task(sweep_always(rooms.journal.database))
+        tasks.create_task(erase_always(rooms.journal))
 
 
 def _house(settings: Settings, rooms: Rooms) -> House:

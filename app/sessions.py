@@ -65,13 +65,34 @@ class Session:
     is_system_prompt_due: bool
     last_assistant_text: str | None
     usage: Usage
+    is_ephemeral: bool
     instance_id: str | None = None
+    config_generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a session begins with.
+
+    Args:
+        kept_prompt: JSON text of blocks that will open the next turn's user message; None is nothing.
+        messages: the first of its transcript.
+        config_generation: of the realm's configuration that the options were made under.
+    """
+
+    id: SessionId
+    options: Options
+    title: str | None
+    labels: Mapping[str, str]
+    kept_prompt: str | None
+    messages: Sequence[Message] = ()
     config_generation: int = 0
 
 
 COLUMNS = """s.id, s.created_at, s.updated_at, s.archived_at, s.title, s.labels, s.options, s.status, s.fence, s.last_seq,
 s.message_count, s.turn_count, s.queued_turns, s.current_turn_id, s.kept_prompt, s.is_system_prompt_due,
-s.last_assistant_text, s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.config_generation"""
+s.last_assistant_text, s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.config_generation,
+s.is_ephemeral"""
 _OWNER = "(SELECT owner FROM turns t WHERE t.session_id = s.id AND t.id = s.current_turn_id) AS owner"
 _BY_ID = "FROM sessions s WHERE s.realm_id = $1 AND s.id = $2"
 
@@ -92,23 +113,35 @@ async def create(
         config_generation: of the realm's configuration that the options were made under.
     """
     session_id = ids.session_id()
-    await tx.db.execute(
+    system = [Message("system", (Text(options.system_prompt),))] if options.system_prompt is not None else []
+    await begin(tx, Beginning(session_id, options, title, labels, kept_prompt, system, config_generation))
+    return await lock(tx, session_id)
+
+
+async def begin(tx: Transaction, beginning: Beginning) -> bool:
+    """Put a session's row, the first event of its log and its first messages where there was nothing.
+
+    Returns:
+        Whether it was done; not where the id is taken, and nothing happens then.
+    """
+    tag = await tx.db.execute(
         """INSERT INTO sessions (realm_id, id, created_at, updated_at, title, title_search, labels, label_terms, options,
                                  status, kept_prompt, config_generation)
-           VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, 'idle', $9, $10)""",
+           VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, 'idle', $9, $10) ON CONFLICT (id) DO NOTHING""",
         REALM,
-        session_id,
+        beginning.id,
         clock.now(),
-        *_title_columns(title),
-        *_label_columns(labels),
-        _json(asdict(options)),
-        kept_prompt,
-        config_generation,
+        *_title_columns(beginning.title),
+        *_label_columns(beginning.labels),
+        _json(asdict(beginning.options)),
+        beginning.kept_prompt,
+        beginning.config_generation,
     )
-    created = SessionCreated(options.model, options.provider, title, labels)
-    system = [Message("system", (Text(options.system_prompt),))] if options.system_prompt is not None else []
-    await tx.append(Entry(session_id, 0, None, [created], system))
-    return await lock(tx, session_id)
+    if tag.endswith(" 0"):
+        return False
+    created = SessionCreated(beginning.options.model, beginning.options.provider, beginning.title, beginning.labels)
+    await tx.append(Entry(beginning.id, 0, None, [created], beginning.messages))
+    return True
 
 
 async def get(db: Connection, session_id: str) -> Session:
@@ -118,6 +151,15 @@ async def get(db: Connection, session_id: str) -> Session:
         SessionNotFound: there is none of that id.
     """
     return await _one(db, f"SELECT {COLUMNS}, {_OWNER} {_BY_ID}", session_id)
+
+
+async def pin(tx: Transaction, session_id: str) -> Session:
+    """Read a session and keep it from being erased until the transaction ends; turns of it go on meanwhile.
+
+    Raises:
+        SessionNotFound: there is none of that id.
+    """
+    return await _one(tx.db, f"SELECT {COLUMNS}, {_OWNER} {_BY_ID} FOR KEY SHARE OF s", session_id)
 
 
 async def lock(tx: Transaction, session_id: str) -> Session:
@@ -183,11 +225,26 @@ async def unarchive(tx: Transaction, session: Session) -> Session:
     return await lock(tx, session.id)
 
 
-async def erase(tx: Transaction, session: Session) -> None:
-    """Delete everything of a session. Its row goes first: a worker's write finds no fence and writes nothing."""
+async def keep_prompt(tx: Transaction, session: Session, prompt: str) -> Session:
+    """Keep blocks, given as JSON text, behind those that are kept already, for the next turn's user message."""
+    kept = [*(_loaded(session.kept_prompt) or ()), *_loaded(prompt)]
+    await tx.db.execute("UPDATE sessions SET kept_prompt = $2 WHERE id = $1", session.id, _json(kept))
+    return await lock(tx, session.id)
+
+
+async def erase(tx: Transaction, session: Session, *, forgets_keys: bool = True) -> None:
+    """Delete everything of a session. Its row goes first: a worker's write finds no fence and writes nothing.
+
+    Args:
+        forgets_keys: whether idempotency keys go, too. If not, those stay that hold no answer but only say what a request has
+            made: a repeat of it finds that this is gone, and makes nothing.
+    """
     await tx.db.execute("DELETE FROM sessions WHERE id = $1", session.id)
-    for table in ("turns", "messages", "events", "idempotency_keys"):
+    for table in ("turns", "messages", "events"):
         await tx.db.execute(f"DELETE FROM {table} WHERE session_id = $1", session.id)
+    await tx.db.execute(
+        "DELETE FROM idempotency_keys WHERE session_id = $1 AND ($2 OR response IS NOT NULL)", session.id, forgets_keys
+    )
 
 
 async def messages(db: Connection, session_id: str, *, after: int, limit: int) -> list[dict[str, Any]]:
@@ -290,6 +347,7 @@ def session_from(row: Row) -> Session:
         is_system_prompt_due=row["is_system_prompt_due"],
         last_assistant_text=_loaded(row["last_assistant_text"]),
         usage=Usage(row["input_tokens"], row["output_tokens"], row["cache_creation_tokens"], row["cache_read_tokens"]),
+        is_ephemeral=row["is_ephemeral"],
         instance_id=_text(row["owner"]),
         config_generation=row["config_generation"],
     )

@@ -35,6 +35,7 @@ _REQUESTS: tuple[type[BaseModel], ...] = (
     schemas.Decision,
     realm_schemas.PutConfig,
     realm_schemas.PatchConfig,
+    schemas.Fork,
 )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.copies.document import SessionExport
 from app.errors import CapabilityUnavailable
 from app.providers.registry import ModelName, Name
 
@@ -19,7 +20,7 @@ Later: TypeAlias = Any
 """A field whose feature this version does not have."""
 
 MOST_LABELS = 32
-WHOLE = frozenset({"output_schema", "resume_session"})
+WHOLE = frozenset({"output_schema"})
 """Fields whose empty object is no way of asking for nothing."""
 
 
@@ -132,7 +133,7 @@ class CreateSession(_Labels):
     later = (
         "output_schema", "budget_limits", "preload_skills", "skill_references",
         "hooks_override", "host_mode", "comms_name", "peer_meta", "silent_comms_intents", "max_inline_peer_notifications",
-        "resume_session", "ephemeral", "structured_output_retries",
+        "structured_output_retries",
     )  # fmt: skip
 
     prompt: Prompt | None = None
@@ -158,8 +159,8 @@ class CreateSession(_Labels):
     peer_meta: Later = None
     silent_comms_intents: Later = None
     max_inline_peer_notifications: Later = None
-    resume_session: Later = None
-    ephemeral: Later = None
+    resume_session: SessionExport | None = None
+    ephemeral: bool | None = None
 
     @model_validator(mode="after")
     def _has_prompt_unless_deferred(self) -> "CreateSession":
@@ -246,6 +247,13 @@ class Decision(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"decision": "allow"}, {"decision": "deny", "message": "No."}]})
     decision: Literal["allow", "deny"]
     message: Annotated[str, Field(max_length=4096)] | None = None
+
+
+class Fork(Strict):
+    """How much of a session to copy; without a turn all that is over."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"through_turn": 2}]})
+    through_turn: Annotated[int, Field(ge=1)] | None = None
 
 
 class Nothing(Strict):

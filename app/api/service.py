@@ -56,13 +56,7 @@ async def capabilities(request: Request, house: Rooms) -> Response:
 
 
 @router.post(
-    "/v1/sessions/{session_id}/fork", status_code=501, responses=documents.problems(501), summary="Not in this version"
-)
-@router.post(
     "/v1/sessions/{session_id}/compact", status_code=501, responses=documents.problems(501), summary="Not in this version"
-)
-@router.get(
-    "/v1/sessions/{session_id}/export", status_code=501, responses=documents.problems(501), summary="Not in this version"
 )
 @router.get("/v1/models", status_code=501, responses=documents.problems(501), summary="Not in this version")
 async def not_yet(request: Request) -> Response:

@@ -5,12 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app import catalog, idempotency, realms, sessions
+from app import catalog, expiry, idempotency, realms, sessions
 from app.api import answers, documents, options, schemas, views
 from app.api.answers import Accepted, as_json
 from app.api.defaults import Defaults
 from app.api.dependencies import House, Query, Rooms, body, keyed, manner
-from app.errors import InvalidRequest
+from app.copies import imports
+from app.copies.document import SessionExport
+from app.errors import InvalidRequest, SessionPersistenceDisabled
 from app.journal.journal import Transaction
 from app.realms import Realm
 from app.sessions import Session
@@ -47,7 +49,7 @@ async def create(
     async with house.journal.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
-            session = await _create(tx, house, asked)
+            session = await _open(tx, house, asked)
             turn_id, after = await _start_first(tx, house, session, asked), session.last_seq
             session_id = str(session.id)
             await idempotency.keep(tx, key, session_id=session_id, turn_id=turn_id)
@@ -166,10 +168,13 @@ async def messages(session_id: str, request: Request, house: Rooms) -> Response:
     return as_json({"messages": found, "next_after": found[-1]["ordinal"] if found else after})
 
 
-async def _create(tx: Transaction, house: House, asked: schemas.CreateSession) -> Session:
+async def _open(tx: Transaction, house: House, asked: schemas.CreateSession) -> Session:
     realm = await realms.get(tx.db)
     kept_prompt = schemas.kept_blocks(asked.prompt) if asked.is_deferred and asked.prompt is not None else None
-    return await sessions.create(
+    if asked.resume_session is not None:
+        session = await _resume(tx, _defaults(house, realm), asked, asked.resume_session)
+        return session if kept_prompt is None else await sessions.keep_prompt(tx, session, kept_prompt)
+    session = await sessions.create(
         tx,
         options.chosen(_defaults(house, realm), asked),
         title=asked.title,
@@ -177,6 +182,23 @@ async def _create(tx: Transaction, house: House, asked: schemas.CreateSession) -
         kept_prompt=kept_prompt,
         config_generation=realm.generation,
     )
+    if asked.ephemeral:
+        await expiry.mark(tx, session)
+    return session
+
+
+async def _resume(tx: Transaction, defaults: Defaults, asked: schemas.CreateSession, exported: SessionExport) -> Session:
+    """Open a session from a document; what is given beside it changes it as a patch would, where it is not null."""
+    if asked.ephemeral:
+        raise SessionPersistenceDisabled
+    session = await imports.resume(tx, exported)
+    given = {name: getattr(asked, name, None) for name in schemas.ChangeSession.model_fields}
+    patch = schemas.ChangeSession(**{name: value for name, value in given.items() if value is not None})
+    if patch.model is None and patch.provider is None:
+        defaults.providers.choose(session.options.model, session.options.provider)
+    new = options.changed(defaults, session, patch)
+    defaults.providers.check_params(new.provider, new.provider_params)
+    return await sessions.update(tx, session, new, options.changes(session, new, patch))
 
 
 async def _start_first(tx: Transaction, house: House, session: Session, asked: schemas.CreateSession) -> str | None:

@@ -69,6 +69,9 @@ sessions = Table(
     Column("kept_prompt", Text, comment="JSON text of blocks that open the first turn's user message"),
     Column("is_system_prompt_due", Boolean, nullable=False, server_default=text("false")),
     Column("last_assistant_text", Text, comment="JSON text"),
+    Column("is_ephemeral", Boolean, nullable=False, server_default=text("false"), comment="goes after its last turn"),
+    Column("erase_fence", BigInteger, nullable=False, server_default=_ZERO, comment="the fence that `erase_at` is for"),
+    Column("erase_at", _AT, comment="when an ephemeral session goes, if its fence has not grown; by the database's clock"),
     Column("input_tokens", BigInteger, nullable=False, server_default=_ZERO),
     Column("output_tokens", BigInteger, nullable=False, server_default=_ZERO),
     Column("cache_creation_tokens", BigInteger, nullable=False, server_default=_ZERO),
@@ -88,6 +91,7 @@ sessions = Table(
     Index("sessions_archived_by_update", "realm_id", "updated_at", "id", postgresql_where=_ARCHIVED),
     Index("sessions_archived_by_creation", "realm_id", "created_at", "id", postgresql_where=_ARCHIVED),
     Index("sessions_live", "realm_id", "updated_at", "id", postgresql_where=text("status <> 'idle'")),
+    Index("sessions_ephemeral", "id", postgresql_where=text("is_ephemeral")),
     Index("sessions_by_label", "label_terms", postgresql_using="gin"),
     postgresql_with={"fillfactor": "50"},
 )

@@ -12,7 +12,7 @@ from app.hooks.background import Background
 from app.hooks.base import MAX_BODY_BYTES, Capability, Hook, Point
 from app.hooks.endpoint import Endpoint, url_of
 from app.hooks.plugin import Plugin
-from app.journal.types import HookCompleted, HookDenied, HookFailed, HookRewriteApplied, HookStarted
+from app.journal.asides import HookCompleted, HookDenied, HookFailed, HookRewriteApplied, HookStarted
 from app.providers.transport import Transport
 from tests.hooks.receiver import SECRET, Received, deciding, receiving, whole
 

@@ -22,8 +22,6 @@ CREATE: dict[str, Any] = {
     "peer_meta": {"a": "b"},
     "silent_comms_intents": ["a"],
     "max_inline_peer_notifications": 3,
-    "resume_session": {"version": 1},
-    "ephemeral": True,
 }
 TURN: dict[str, Any] = {
     "skill_references": ["a"],
@@ -47,9 +45,7 @@ async def test_later_field_of_a_session_is_refused(service: Service, name: str) 
     assert name in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    "body", [{"output_schema": {}}, {"host_mode": 0}, {"resume_session": {}}, {"max_inline_peer_notifications": 0}]
-)
+@pytest.mark.parametrize("body", [{"output_schema": {}}, {"host_mode": 0}, {"max_inline_peer_notifications": 0}])
 async def test_what_only_looks_like_nothing_is_refused_too(service: Service, body: dict[str, Any]) -> None:
     answer = await service.client.post("/v1/sessions", json=body)
 
@@ -89,8 +85,6 @@ async def test_provider_that_is_not_configured_is_refused(service: Service, prov
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "{session}/fork"),
-        ("GET", "{session}/export"),
         ("POST", "{session}/compact"),
         ("GET", "/v1/models"),
     ],

@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from app import idempotency, ids
+from app import expiry, idempotency, ids, sessions
 from app.db.engine import Database
 from app.idempotency import Request
 from app.journal.journal import Journal
 from app.worker import housekeeping
-from tests.journal.ledger import LIMIT_SECONDS, running
+from tests.journal.ledger import LIMIT_SECONDS, Node, open_session, running, start
+from tests.turns.acts import completed
 
 pytestmark = pytest.mark.anyio
 
@@ -29,3 +30,18 @@ async def test_keys_past_their_time_are_swept_and_the_others_stay(
                 await asyncio.sleep(0.002)
 
         assert await db.fetchval("SELECT key FROM idempotency_keys") == "new"
+
+
+async def test_ephemeral_session_is_erased_and_its_readers_are_told(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "ERASE_SECONDS", 0.01)
+    node, session_id = Node(), await open_session(journal)
+    async with journal.transaction() as tx:
+        await expiry.mark(tx, await sessions.lock(tx, session_id))
+    await start(journal, session_id, node)
+    await completed(journal, node.claims[-1], node)
+
+    with journal.subscriptions.open(session_id, after=0) as subscription:
+        async with running(housekeeping.erase_always(journal, grace_seconds=0)), asyncio.timeout(LIMIT_SECONDS):
+            seen = [shown.type async for batch in subscription.read() for shown in batch]
+
+    assert seen[-1] == "turn_completed"

@@ -1,0 +1,1 @@
+"""Copies of sessions: forks, exports as documents, and sessions that begin from such a document."""
