@@ -99,7 +99,7 @@ class Attempt:
             self._recorder.close()
 
     async def _carry_turn(self) -> None:
-        tools = NONE if self._claim.options.builtins is False else self._bench.tools
+        tools = NONE if self._claim.options.builtins is False else self._bench.tools.snapshot()
         task = await self._persist(self._prepare)
         async with aclosing(Loop(task, tools, self._bench.limits, self._spawn).run()) as emissions:
             async for emission in emissions:
