@@ -35,7 +35,8 @@ MOST_SCHEMA_BYTES: Final = 32 * 1024
 MOST_ERROR_CHARACTERS: Final = 1_000
 LEAST_PAUSE_SECONDS: Final = 0.5  # before a lost connection is opened again without being asked for
 MOST_PAUSE_SECONDS: Final = 30.0
-RELIST_SECONDS: Final = 0.5  # least time between two looks at a list that changes
+RELIST_SECONDS: Final = 60.0  # between two looks at a list; not every server says that it has changed
+RELIST_LEAST_SECONDS: Final = 0.5  # between two looks at a list that is said to change
 SESSION_GONE: Final = "Session terminated"  # the SDK's words for a 404 to a session that the server has forgotten
 
 log = structlog.get_logger()
@@ -89,12 +90,11 @@ class _Connection:
 
     Args:
         is_lost: nothing more can be asked over it.
-        is_stale: its list may have changed, or it may be dead; listing again settles both.
+        news: set when it is lost, or in doubt: its list may have changed, or it may be dead; listing again settles both.
     """
 
     def __init__(self) -> None:
         self.is_lost = False
-        self.is_stale = False
         self.news = asyncio.Event()
         self.client: Client | None = None
 
@@ -103,7 +103,6 @@ class _Connection:
         self.news.set()
 
     def doubt(self) -> None:
-        self.is_stale = True
         self.news.set()
 
     async def hear(self, message: IncomingMessage) -> None:
@@ -117,16 +116,25 @@ class Server:
     Args:
         timeout_seconds: longest call.
         connect_seconds: longest opening of a connection, listing included.
+        relist_seconds: time after which the list is asked for again, which also finds out whether the server is alive.
     """
 
     def __init__(
-        self, name: str, place: Place, door: Door, *, timeout_seconds: float = 60.0, connect_seconds: float = 10.0
+        self,
+        name: str,
+        place: Place,
+        door: Door,
+        *,
+        timeout_seconds: float = 60.0,
+        connect_seconds: float = 10.0,
+        relist_seconds: float = RELIST_SECONDS,
     ) -> None:
         self._name = name
         self._place = place
         self._door = door
         self._timeout_seconds = timeout_seconds
         self._connect_seconds = connect_seconds
+        self._relist_seconds = relist_seconds
         self._tools: Sequence[McpTool] = ()
         self._connection: _Connection | None = None
         self._wanted = asyncio.Event()
@@ -236,16 +244,16 @@ class Server:
         log.info("mcp_server_connected", server=self._name, tools=len(self._tools))
 
     async def _watch(self, connection: _Connection) -> None:
-        """Return when the connection is lost; list again when it is in doubt."""
+        """Return when the connection is lost; list again now and then, and when it is in doubt."""
         assert connection.client is not None
         while not connection.is_lost:
-            await connection.news.wait()
+            await _set_within(connection.news, self._relist_seconds)
             connection.news.clear()
-            if connection.is_stale and not connection.is_lost:
-                await asyncio.sleep(RELIST_SECONDS)
-                connection.is_stale = False
-                async with asyncio.timeout(self._connect_seconds):
-                    self._tools = await self._listed(connection.client)
+            if connection.is_lost:
+                return
+            await asyncio.sleep(min(RELIST_LEAST_SECONDS, self._relist_seconds))
+            async with asyncio.timeout(self._connect_seconds):
+                self._tools = await self._listed(connection.client)
 
     @asynccontextmanager
     async def _transport(self, connection: _Connection) -> AsyncIterator[TransportStreams]:

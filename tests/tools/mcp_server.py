@@ -8,13 +8,13 @@ import os
 import socket
 import subprocess
 import sys
-from typing import Any
 
 import uvicorn
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 
-server = MCPServer("double")
+server = MCPServer("double", log_level="CRITICAL")
 
 
 @server.tool(annotations=ToolAnnotations(read_only_hint=True))
@@ -26,7 +26,7 @@ def add(a: int, b: int) -> str:
 @server.tool()
 def fail(why: str) -> str:
     """Fail."""
-    raise ValueError(why)
+    raise ToolError(why)
 
 
 @server.tool()
@@ -74,10 +74,9 @@ def odd() -> str:
 
 
 @server.tool()
-async def grow(context: Context[Any, Any]) -> str:
-    """Add a tool and say so."""
+def grow() -> str:
+    """Add a tool."""
     server.add_tool(lambda: "grown", name="grown", description="Was not there before.")
-    await context.session.send_tool_list_changed()
     return "done"
 
 
@@ -89,6 +88,7 @@ def main() -> None:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", int(sys.argv[2])))
+    listener.listen()
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(server.streamable_http_app(), log_level="error", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run([listener])

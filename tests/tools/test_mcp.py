@@ -27,11 +27,23 @@ LIMIT_SECONDS = 30
 
 @asynccontextmanager
 async def running(
-    place: Place, *, timeout_seconds: float = 20, connect_seconds: float = 20, max_response_bytes: int = 4_000_000
+    place: Place,
+    *,
+    timeout_seconds: float = 20,
+    connect_seconds: float = 20,
+    relist_seconds: float = 60,
+    max_response_bytes: int = 4_000_000,
 ) -> AsyncIterator[Server]:
     """Run a server for the length of the block."""
     policy = Policy(Inside.parse(["127.0.0.1"]), allows_http=True, max_response_bytes=max_response_bytes)
-    server = Server("double", place, Door(policy), timeout_seconds=timeout_seconds, connect_seconds=connect_seconds)
+    server = Server(
+        "double",
+        place,
+        Door(policy),
+        timeout_seconds=timeout_seconds,
+        connect_seconds=connect_seconds,
+        relist_seconds=relist_seconds,
+    )
     async with asyncio.timeout(LIMIT_SECONDS), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(server.run())
         await server.settled()
@@ -179,10 +191,10 @@ async def test_server_that_is_down_is_an_error_without_its_address_until_it_is_u
 
 
 async def test_list_that_grows_is_seen_by_those_who_look_again() -> None:
-    async with running(PROGRAM) as server:
+    async with running(PROGRAM, relist_seconds=0.05) as server:
         before = server.tools()
         await server.call("grow", {})
-        while server.tools() is before:
+        while len(server.tools()) == len(before):
             await asyncio.sleep(0.01)
 
         assert "double__grown" in [tool.spec.name for tool in server.tools()]
