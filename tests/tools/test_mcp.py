@@ -164,7 +164,7 @@ async def test_program_that_died_between_calls_is_started_again_by_the_next() ->
     async with running(PROGRAM) as server:
         first = await server.call("pid", {})
         os.kill(int(first), signal.SIGKILL)
-        while _is_alive(int(first)):
+        while server._is_open:
             await asyncio.sleep(0.01)
 
         assert await server.call("pid", {}) != first
