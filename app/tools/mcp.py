@@ -259,8 +259,9 @@ class Server:
     async def _transport(self, connection: _Connection) -> AsyncIterator[TransportStreams]:
         match self._place:
             case Remote(url, headers):
+                silence = self._timeout_seconds + self._connect_seconds  # a call's own deadline comes first, and costs no more
                 async with (
-                    self._door.client(headers=headers, timeout_seconds=self._timeout_seconds) as client,
+                    self._door.client(headers=headers, timeout_seconds=silence) as client,
                     streamable_http_client(url, http_client=client) as streams,
                 ):
                     yield streams

@@ -7,12 +7,23 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mcp import types
 
 from app.tools.addresses import Inside
 from app.tools.base import ToolError
-from app.tools.mcp import MOST_NAME_CHARACTERS, McpTool, Place, Remote, Server, tool_name
+from app.tools.mcp import (
+    MOST_DESCRIPTION_CHARACTERS,
+    MOST_NAME_CHARACTERS,
+    MOST_SCHEMA_BYTES,
+    McpTool,
+    Place,
+    Remote,
+    Server,
+    tool_name,
+)
 from app.tools.outbound import Door, Policy
 from app.tools.stdio import Program
 from tests.tools.endpoint import Endpoint, answer, listening
@@ -255,6 +266,32 @@ async def test_place_that_was_not_let_in_is_not_called() -> None:
         assert server.tools() == ()
 
     assert endpoint.heads == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": "string"},
+        {"type": "object", "properties": 7},
+        {"type": "object", "description": "x" * MOST_SCHEMA_BYTES},
+        {"type": "object", "default": 2**80},
+    ],
+    ids=["empty", "no object", "invalid", "too large", "no JSON"],
+)
+async def test_tool_whose_schema_no_model_can_be_given_is_left_out(schema: dict[str, Any]) -> None:
+    server = Server("double", PROGRAM, Door(Policy()))
+
+    assert server._tool(types.Tool(name="odd", input_schema=schema)) is None
+
+
+async def test_description_without_end_is_cut() -> None:
+    listed = types.Tool(name="long", description="x" * 1_000_000, input_schema={"type": "object"})
+
+    tool = Server("double", PROGRAM, Door(Policy()))._tool(listed)
+
+    assert tool is not None
+    assert len(tool.spec.description) == MOST_DESCRIPTION_CHARACTERS
 
 
 @pytest.mark.parametrize("tool", ["a.b", "a/b", "", "ü", "x" * 65, "a b", "\ud800", "read\n"])
