@@ -31,7 +31,10 @@ from app.providers.registry import Name, Providers
 from app.providers.scripted import Scripted
 from app.providers.transport import Transport
 from app.settings import Settings
-from app.tools.builtin import Datetime
+from app.tools import config
+from app.tools.addresses import Inside
+from app.tools.builtin import Datetime, Tasks, Wait
+from app.tools.outbound import Door, Policy
 from app.tools.registry import Registry
 from app.turns import claims
 from app.worker.attempt import Bench
@@ -178,11 +181,18 @@ async def _build(settings: Settings, database: Database, stack: AsyncExitStack) 
     pace = Pace(settings.delta_interval_ms / 1000)
     journal = Journal(database, node_id, pace=pace)
     providers = await _providers(settings, pace, stack)
-    tools = Registry([Datetime()])
+    tools = await _tools(settings, stack)
     limits = Limits(settings.step_limit, settings.tool_timeout_seconds, RetryPolicy(), settings.answer_timeout_seconds)
     bench = Bench(journal, providers, tools, limits)
     pool = Pool(bench, node_id, lease_seconds=settings.lease_seconds, max_live_turns=settings.max_live_turns)
     return Rooms(journal, pool, providers, tools)
+
+
+async def _tools(settings: Settings, stack: AsyncExitStack) -> Registry:
+    door = Door(Policy(Inside.parse(settings.outbound_inside), allows_http=settings.outbound_http))
+    stack.push_async_callback(door.aclose)
+    configured = config.read(settings.tools_file) if settings.tools_file else config.ToolsConfig()
+    return await stack.enter_async_context(config.opened(configured, door, [Datetime(), Wait(), Tasks()]))
 
 
 async def _providers(settings: Settings, pace: Pace, stack: AsyncExitStack) -> Providers:

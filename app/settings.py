@@ -41,6 +41,13 @@ class Settings(BaseSettings):
         1, description="How long live turns may go on after SIGTERM to reach a safe point."
     )
     tool_timeout_seconds: Seconds = Field(60, description="Longest run of one tool call.")
+    tools_file: Path | None = Field(
+        None, description="JSON file of HTTP tools and MCP servers, as docs/operations.md has it; unset: built-ins alone."
+    )
+    outbound_inside: list[str] = Field(
+        [], description="JSON list of hosts and CIDRs inside that tools may reach; everything inside is refused otherwise."
+    )
+    outbound_http: bool = Field(False, description="Whether tools may use plain http.")
     answer_timeout_seconds: Seconds = Field(
         3600, description="How long a call waits for its caller's result or approval, where its tool does not say."
     )

@@ -13,7 +13,7 @@ from app.agent.transcript import UNKNOWN_OUTCOME, Call
 from app.journal.event import Event
 from app.journal.types import ToolExecutionCompleted, ToolExecutionStarted, ToolExecutionTimedOut
 from app.messages import Message, ToolResult
-from app.tools.base import Tool, ToolError
+from app.tools.base import Tool, ToolError, calling
 from app.tools.external import External
 from app.tools.registry import Registry
 
@@ -146,7 +146,7 @@ class Calls:
 
     def _start(self, starting: Sequence[tuple[Call, Tool]]) -> None:
         for call, tool in starting:
-            task = self._spawn(_execute(tool, call.args, self._timeout_seconds))
+            task = self._spawn(_execute(tool, call, self._timeout_seconds))
             self._running[task] = _Execution(call, clock.monotonic())
 
     async def _ended(self) -> list[list[Event]]:
@@ -171,7 +171,7 @@ class Calls:
         return ToolExecutionCompleted(call.id, call.name, outcome.content, outcome.is_error, outcome.duration_ms)
 
 
-async def _execute(tool: Tool, args: dict[str, Any], timeout_seconds: float) -> Outcome:
+async def _execute(tool: Tool, call: Call, timeout_seconds: float) -> Outcome:
     began = clock.monotonic()
 
     def outcome(content: str, *, is_error: bool, is_timeout: bool = False) -> Outcome:
@@ -179,8 +179,9 @@ async def _execute(tool: Tool, args: dict[str, Any], timeout_seconds: float) -> 
 
     limit = asyncio.timeout(timeout_seconds)
     try:
-        async with limit:
-            return outcome(await tool.run(args), is_error=False)
+        with calling(call.id):
+            async with limit:
+                return outcome(await tool.run(call.args), is_error=False)
     except ToolError as error:
         return outcome(str(error), is_error=True)
     except TimeoutError as error:

@@ -1,9 +1,13 @@
 """What a tool is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from app.providers.base import ToolSpec
+
+_call_id: ContextVar[str | None] = ContextVar("tool_call_id", default=None)
 
 
 class ToolError(Exception):
@@ -27,3 +31,18 @@ class Tool(Protocol):
         Raises:
             ToolError: it could not be done.
         """
+
+
+def call_id() -> str | None:
+    """Return the id of the tool call that runs in this task, unique in its session; None outside of one."""
+    return _call_id.get()
+
+
+@contextmanager
+def calling(tool_call_id: str) -> Iterator[None]:
+    """Let `call_id` return this id inside the block."""
+    token = _call_id.set(tool_call_id)
+    try:
+        yield
+    finally:
+        _call_id.reset(token)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.errors import InvalidRequest
-from app.tools.registry import Registry
+from app.tools.registry import SEPARATOR, Registry
 
 MOST_SCHEMA_CHARACTERS = 64 * 1024
 
@@ -15,10 +15,12 @@ def check(tools: Registry, external_tools: Sequence[Mapping[str, Any]], approval
     Raises:
         InvalidRequest: a name is taken or names no tool, or a schema is none with an object root.
     """
-    names = list(tools.names())
+    names = list(tools.snapshot().names())
     for index, tool in enumerate(external_tools):
         if tool["name"] in names:
             raise InvalidRequest.at(f"external_tools.{index}.name", "There is a tool of this name already.")
+        if SEPARATOR in tool["name"]:
+            raise InvalidRequest.at(f"external_tools.{index}.name", f"A name with {SEPARATOR!r} is one of a tool server's.")
         names.append(tool["name"])
         fault = _fault(tool["input_schema"])
         if fault is not None:

@@ -26,8 +26,9 @@ from app.journal.types import StepDiscarded
 from app.messages import Message
 from app.providers.base import Provider
 from app.sessions import Session
+from app.tools import builtin
 from app.tools.external import External
-from app.tools.registry import NONE, Registry
+from app.tools.registry import Registry
 from app.turns import boundary, endings, turn, waiting
 from app.turns.boundary import Crossing
 from app.turns.claims import Claim, Claimant
@@ -110,7 +111,9 @@ class Attempt:
 
     async def _carry_turn(self) -> None:
         options = self._claim.options
-        tools = NONE if options.builtins is False else self._bench.tools
+        tools = self._bench.tools.snapshot()
+        if options.builtins is False:
+            tools = tools.without(builtin.NAMES)
         if options.external_tools:
             tools = tools.extended([External.of(raw) for raw in options.external_tools])
         task = await self._persist(self._prepare)

@@ -19,7 +19,7 @@ from app.journal.types import (
     ToolResultReceived,
 )
 from app.messages import Message, Text, ToolResult, ToolUse
-from app.tools.base import ToolError
+from app.tools.base import ToolError, call_id
 from tests.agent.doubles import AT_ONCE, Acting, Book, Played, assert_valid, brief, call, carried_out, echo, for_ever, task_of
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +64,16 @@ async def test_calls_of_a_step_run_side_by_side_and_each_is_told_as_it_ends() ->
     await carried_out(task_of(Played([brief(*asked), brief("Done.")])), [Acting(after)], book=book)
 
     assert [event.id for event in book.of(ToolExecutionCompleted)] == ["third", "second", "first"]
+
+
+async def test_tool_can_tell_which_call_it_carries_out() -> None:
+    async def own_id(_: Mapping[str, Any]) -> str:
+        return str(call_id())
+
+    result, _ = await answered(Acting(own_id))
+
+    assert result.content == result.tool_use_id
+    assert call_id() is None
 
 
 async def test_results_enter_the_transcript_in_request_order_in_one_message() -> None:

@@ -65,7 +65,7 @@ async def test_capabilities_tell_what_is_on(service: Service) -> None:
     told = answer.json()
     assert told["providers"] == ["openai_compatible", "scripted"]
     assert told["default_model"] == "scripted"
-    assert told["builtin_tools"] == ["datetime"]
+    assert told["builtin_tools"] == ["datetime", "wait", "tasks"]
     assert (told["on_busy"], told["interrupt_modes"]) == (["reject", "queue", "steer", "interrupt"], ["now", "after_step"])
 
 

@@ -83,14 +83,14 @@ async def test_next_turn_is_asked_with_the_whole_history_and_the_system_prompt(d
     assert (second.system, second.max_tokens, second.model) == ("Be brief.", 9, "played")
 
 
-@pytest.mark.parametrize(("builtins", "names"), [(None, ["echo"]), (True, ["echo"]), (False, [])])
+@pytest.mark.parametrize(("builtins", "names"), [(None, ["datetime", "echo"]), (True, ["datetime", "echo"]), (False, ["echo"])])
 async def test_built_in_tools_are_offered_unless_the_session_does_without(
     database: Database,
     builtins: bool | None,
     names: list[str],
 ) -> None:
     provider = Played([brief("Hi.")])
-    async with node(database, provider, [Acting(echo)]) as here:
+    async with node(database, provider, [Datetime(), Acting(echo)]) as here:
         session_id = await open_session(here.journal, Options("played", "played", builtins=builtins))
         await ended(database, session_id, await here.start(session_id))
 
