@@ -182,7 +182,14 @@ async def _build(settings: Settings, database: Database, stack: AsyncExitStack) 
     journal = Journal(database, node_id, pace=pace)
     providers = await _providers(settings, pace, stack)
     tools = await _tools(settings, stack)
-    limits = Limits(settings.step_limit, settings.tool_timeout_seconds, RetryPolicy(), settings.answer_timeout_seconds)
+    limits = Limits(
+        settings.step_limit,
+        settings.tool_timeout_seconds,
+        RetryPolicy(),
+        settings.answer_timeout_seconds,
+        settings.turn_timeout_seconds,
+        settings.turn_output_tokens,
+    )
     bench = Bench(journal, providers, tools, limits)
     pool = Pool(bench, node_id, lease_seconds=settings.lease_seconds, max_live_turns=settings.max_live_turns)
     return Rooms(journal, pool, providers, tools)

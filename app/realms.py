@@ -68,9 +68,7 @@ class Config(Strict):
         approval_tools: names of tools whose calls wait for an approval.
     """
 
-    later: ClassVar[tuple[str, ...]] = (
-        "fallback_models", "budget_limits", "compaction", "structured_output_retries",
-    )  # fmt: skip
+    later: ClassVar[tuple[str, ...]] = ("fallback_models", "compaction")
     """Keys whose feature this version does not have: refused with 501 while they ask for anything."""
 
     default_model: ModelName | None = None

@@ -31,6 +31,10 @@ class Options:
         builtins: whether the built-in tools are offered; None is the server's default, which is yes.
         external_tools: those that the caller runs, as the wire has them.
         approval_tools: names of those whose calls wait for leave.
+        budget_limits: of the session, over all its turns.
+        turn_budget: of one turn; never a session's own.
+        output_schema: JSON Schema of each turn's answer; None is free text.
+        structured_output_retries: further tries at an answer that breaks it.
     """
 
     model: str
@@ -41,6 +45,10 @@ class Options:
     builtins: bool | None = None
     external_tools: Sequence[Mapping[str, Any]] = ()
     approval_tools: Sequence[str] = ()
+    budget_limits: Mapping[str, Any] | None = None
+    turn_budget: Mapping[str, Any] | None = None
+    output_schema: Mapping[str, Any] | None = None
+    structured_output_retries: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,10 @@ class Session:
     is_ephemeral: bool
     instance_id: str | None = None
     config_generation: int = 0
+    spent_tokens: int = 0
+    running_ms: int = 0
+    tool_call_count: int = 0
+    summed_up_to: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +104,7 @@ class Beginning:
 COLUMNS = """s.id, s.created_at, s.updated_at, s.archived_at, s.title, s.labels, s.options, s.status, s.fence, s.last_seq,
 s.message_count, s.turn_count, s.queued_turns, s.current_turn_id, s.kept_prompt, s.is_system_prompt_due,
 s.last_assistant_text, s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.config_generation,
-s.is_ephemeral"""
+s.is_ephemeral, s.spent_tokens, s.running_ms, s.tool_call_count, s.summed_up_to"""
 _OWNER = "(SELECT owner FROM turns t WHERE t.session_id = s.id AND t.id = s.current_turn_id) AS owner"
 _BY_ID = "FROM sessions s WHERE s.realm_id = $1 AND s.id = $2"
 
@@ -350,6 +362,10 @@ def session_from(row: Row) -> Session:
         is_ephemeral=row["is_ephemeral"],
         instance_id=_text(row["owner"]),
         config_generation=row["config_generation"],
+        spent_tokens=row["spent_tokens"],
+        running_ms=row["running_ms"],
+        tool_call_count=row["tool_call_count"],
+        summed_up_to=row["summed_up_to"],
     )
 
 

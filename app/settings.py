@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     answer_timeout_seconds: Seconds = Field(
         3600, description="How long a call waits for its caller's result or approval, where its tool does not say."
     )
+    turn_timeout_seconds: Seconds = Field(
+        3600, description="Longest running time of a turn, without its waiting; past it the turn fails `TURN_TIMEOUT`."
+    )
+    turn_output_tokens: int = Field(
+        1_000_000, ge=1, description="Most output tokens of a turn; past it the turn fails `OUTPUT_LIMIT`."
+    )
     step_limit: int = Field(100, ge=1, description="Most model calls in one turn; past it the turn fails `STEP_LIMIT`.")
     provider_connect_timeout_seconds: Seconds = Field(10, description="Longest wait for a connection to a provider.")
     provider_first_byte_timeout_seconds: Seconds = Field(60, description="Longest wait for a provider's answer to begin.")

@@ -41,6 +41,11 @@ class Record:
     is_boundary: bool = False
     steered: list[Message] = field(default_factory=list)
 
+    @property
+    def ends(self) -> bool:
+        """Whether the turn is over with it, unless something steers it on."""
+        return self.change is not None and self.change.ending is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:

@@ -6,11 +6,16 @@ what it yields is durable before it goes on, so that a tool runs only after its 
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
+from app import clock
+from app.agent.answers import Wanted
+from app.agent.budget import Budget
 from app.agent.calls import Calls, Spawn
-from app.agent.emissions import Emission, Record
+from app.agent.emissions import Emission, Record, Tell
 from app.agent.step import RetryPolicy, Step
 from app.agent.transcript import Call
 from app.errors import AgentError
@@ -25,7 +30,7 @@ from app.journal.types import (
     TurnUsage,
 )
 from app.messages import NO_USAGE, Message, Usage
-from app.providers.base import ModelRequest, Provider
+from app.providers.base import Finish, ModelRequest, Provider
 from app.tools.registry import Registry
 
 
@@ -39,6 +44,8 @@ class Task:
         open_calls: calls of the last assistant message that an earlier attempt left without results.
         steps, tool_calls, usage, text: of the turn's earlier attempts.
         approvals: names of tools whose calls wait for leave.
+        output_schema: JSON Schema of the answer; None is free text.
+        schema_retries: further tries at an answer that breaks it.
     """
 
     provider: Provider
@@ -54,6 +61,9 @@ class Task:
     usage: Usage = NO_USAGE
     text: str = ""
     approvals: Collection[str] = ()
+    budget: Budget = field(default_factory=Budget)
+    output_schema: Mapping[str, Any] | None = None
+    schema_retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +72,16 @@ class Limits:
 
     Args:
         answer_timeout_seconds: how long a call waits for its caller's result or leave, where nothing else is said.
+        turn_timeout_seconds: longest running time of a turn, without its waiting.
+        turn_output_tokens: most output tokens of a turn.
     """
 
     step_limit: int
     tool_timeout_seconds: float
     retries: RetryPolicy
     answer_timeout_seconds: float = 3600.0
+    turn_timeout_seconds: float = 3600.0
+    turn_output_tokens: int = 1_000_000
 
 
 class Loop:
@@ -80,6 +94,15 @@ class Loop:
         self._spawn = spawn
         self._history = list(task.history)
         self._steps, self._tool_calls, self._usage, self._text = task.steps, task.tool_calls, task.usage, task.text
+        self._wanted = Wanted(task.provider, task.output_schema, task.schema_retries)
+        self._recorded_at = clock.monotonic()
+        self._step: Step | None = None
+        self._refusal: AgentError | None = None
+
+    def unrecorded(self) -> TurnChange:
+        """Return what budgets have to count of a step that will not be recorded."""
+        tokens = self._step.streamed if self._step is not None else 0
+        return TurnChange(spent_tokens=tokens, running_ms=self._lap())
 
     async def run(self) -> AsyncGenerator[Emission, None]:
         """Carry the turn to its end; the last emission ends it `completed`.
@@ -95,15 +118,23 @@ class Loop:
                     async for emission in emissions:
                         yield emission
                 self._history += [calls.message, *calls.steered]
-            step = self._next_step()
+            self._step = step = self._next_step()
             async with aclosing(step.run(self._limits.retries)) as emissions:
                 async for emission in emissions:
                     yield emission
-            record, open_calls = self._conclude(step)
+            record, open_calls = await self._conclude(step)
+            self._step = None
             yield record
-            self._history += record.steered
-            if not open_calls and not record.steered:
+            if self._refusal is not None:
+                raise self._refusal
+            output = step.finish.usage.output_tokens or step.streamed
+            warnings = self._task.budget.spend(tokens=_spent(step), output=output, tool_calls=len(open_calls))
+            if warnings and not record.ends:
+                yield Tell(warnings)
+            self._history += [*record.messages, *record.steered]
+            if record.ends and not record.steered:
                 return
+            self._wanted.check()
 
     def _calls(self, open_calls: Sequence[Call]) -> Calls:
         limits = self._limits
@@ -121,33 +152,62 @@ class Loop:
         task = self._task
         request = ModelRequest(
             model=task.model,
-            system=task.system,
+            system=self._wanted.system(task.system),
             messages=self._history,
             tools=self._tools.specs(),
             max_tokens=task.max_tokens,
             params=task.params,
+            output_schema=self._wanted.native,
         )
         taken_ids = [use.id for message in self._history for use in message.tool_uses]
-        return Step(task.provider, task.provider_name, request, number=self._steps + 1, taken_ids=taken_ids)
+        return Step(task.provider, task.provider_name, request, number=self._steps + 1, taken_ids=taken_ids, budget=task.budget)
 
-    def _conclude(self, step: Step) -> tuple[Record, list[Call]]:
-        """Put a whole answer on record; without tool calls it is the turn's last."""
+    async def _conclude(self, step: Step) -> tuple[Record, list[Call]]:
+        """Put a whole answer on record; without tool calls it is the turn's last, unless it breaks the schema."""
         message, finish = step.message, step.finish
         calls = [Call(use.id, use.name, use.args) for use in message.tool_uses] if message else []
         events = _completion(step, calls)
+        self._refusal = self._task.budget.refusal(len(calls))
+        made = 0 if self._refusal else len(calls)
         self._steps += 1
-        self._tool_calls += len(calls)
+        self._tool_calls += made
         self._usage = _sum(self._usage, finish.usage)
         self._text = step.text or self._text
-        ending = None
+        messages, ending, value = [message] if message else [], None, None
         if not calls:
-            stop_reason = "end_turn" if finish.stop_reason == "tool_use" else finish.stop_reason
-            ending = Ending("completed", stop_reason)
-            events.append(TurnCompleted(self._text, TurnUsage.of(self._usage), self._steps, self._tool_calls))
-        change = TurnChange(1, len(calls), finish.usage, self._text or None, step.text or None, ending)
-        if message is not None:
-            self._history.append(message)
-        return Record(events, [message] if message else [], change, is_boundary=not calls), calls
+            correction = await self._wanted.take(step.text)
+            if correction is not None:
+                messages.append(correction)
+            elif not self._wanted.is_failed:
+                ending, value = self._ending(finish), self._wanted.value
+                usage = TurnUsage.of(self._usage)
+                events.append(TurnCompleted(self._text, usage, self._steps, self._tool_calls, value))
+        change = TurnChange(
+            1,
+            made,
+            finish.usage,
+            self._text or None,
+            step.text or None,
+            ending,
+            spent_tokens=_spent(step),
+            running_ms=self._lap(),
+            structured_output=None if value is None else orjson.dumps(value).decode(),
+            schema_warnings=self._wanted.warnings,
+        )
+        return Record(events, messages, change, is_boundary=ending is not None), calls
+
+    def _ending(self, finish: Finish) -> Ending:
+        return Ending("completed", "end_turn" if finish.stop_reason == "tool_use" else finish.stop_reason)
+
+    def _lap(self) -> int:
+        """Return the milliseconds since the last entry that counted them."""
+        began, self._recorded_at = self._recorded_at, clock.monotonic()
+        return round((self._recorded_at - began) * 1000)
+
+
+def _spent(step: Step) -> int:
+    """Return what budgets count of a step: what the provider reported, else the pieces that it streamed."""
+    return step.finish.usage.total_tokens or step.streamed
 
 
 def _completion(step: Step, calls: Sequence[Call]) -> list[Event]:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from app import clock, ids, telemetry
+from app.agent.budget import Budget
 from app.agent.emissions import Discard, Emission, Say, Tell
 from app.errors import ProviderError
 from app.journal.types import ReasoningDelta, Retrying, StepStarted, TextDelta, ToolCallDelta
@@ -70,9 +71,24 @@ class Step:
     Args:
         number: from 1 in its turn.
         taken_ids: tool use ids of the transcript so far; the step's own are made different from them.
+        budget: looked at before each try and while the answer streams.
+
+    Attributes:
+        streamed: tokens of the answer that have come, counted in pieces.
     """
 
-    def __init__(self, provider: Provider, name: str, request: ModelRequest, *, number: int, taken_ids: Sequence[str]) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        name: str,
+        request: ModelRequest,
+        *,
+        number: int,
+        taken_ids: Sequence[str],
+        budget: Budget | None = None,
+    ) -> None:
+        self._budget = budget or Budget()
+        self.streamed = 0
         self._provider = provider
         self._name = name
         self._request = request
@@ -85,7 +101,9 @@ class Step:
 
         Raises:
             ProviderError: it failed in a way that no further try can mend, or in all of them.
+            AgentError: a limit of the budget is met.
         """
+        self._budget.check()
         yield Tell([StepStarted(self.number)])
         for attempt in range(1, policy.max_attempts + 1):
             try:
@@ -144,7 +162,7 @@ class Step:
         is_first = True
         try:
             async with aclosing(self._provider.stream(self._request)) as chunks:
-                async for chunk in chunks:
+                while (chunk := await self._next(chunks)) is not None:
                     if is_first:
                         telemetry.FIRST_TOKEN_SECONDS.labels(self._name).observe(clock.monotonic() - began)
                         is_first = False
@@ -155,8 +173,22 @@ class Step:
         finally:
             telemetry.CALL_SECONDS.labels(self._name, outcome).observe(clock.monotonic() - began)
 
+    async def _next(self, chunks: AsyncGenerator[ModelChunk, None]) -> ModelChunk | None:
+        """Return the next chunk, as long as there is time for it; None where there is none."""
+        ends_at = self._budget.ends_at
+        if ends_at is None:
+            return await anext(chunks, None)
+        try:
+            async with asyncio.timeout(max(ends_at - clock.monotonic(), 0)):
+                return await anext(chunks, None)
+        except TimeoutError:
+            raise self._budget.timed_out() from None
+
     def _take(self, chunk: ModelChunk) -> Emission | None:
         answer = self._answer
+        if not isinstance(chunk, Finish | VendorChunk):
+            self.streamed += chunk.tokens if isinstance(chunk, TextChunk | ReasoningChunk) else 1
+            self._budget.check_stream(self.streamed)
         match chunk:
             case VendorChunk(value):
                 answer.vendor.append(value)

@@ -1,14 +1,19 @@
 """What a session tells its model, from the caller's words and, where they say nothing, from the realm and the server."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from app.agent import schemas as output_schemas
 from app.api import schemas
 from app.api.defaults import Defaults
 from app.errors import InvalidRequest
+from app.realms import BudgetLimits
 from app.sessions import Options, Session
 from app.tools import offered
+
+RETRIES = 2
 
 
 def chosen(defaults: Defaults, asked: schemas.CreateSession) -> Options:
@@ -35,6 +40,9 @@ def chosen(defaults: Defaults, asked: schemas.CreateSession) -> Options:
         builtins=config.builtins if builtins is None else builtins,
         external_tools=external_tools,
         approval_tools=approval_tools,
+        budget_limits=_limits(asked.budget_limits or config.budget_limits),
+        output_schema=asked.output_schema,
+        structured_output_retries=_retries(defaults, asked.structured_output_retries),
     )
 
 
@@ -48,6 +56,7 @@ def changed(defaults: Defaults, session: Session, asked: schemas.ChangeSession) 
     given = asked.model_dump(include=asked.model_fields_set & {"system_prompt", "max_tokens"})
     new = {name: getattr(defaults.config, name) if value is None else value for name, value in given.items()}
     options = replace(options, **new)
+    options = _with_answer(defaults, options, asked)
     if asked.model_fields_set & {"model", "provider"}:
         options = _with_model(defaults, options, asked)
     if "provider_params" in asked.model_fields_set:
@@ -72,6 +81,59 @@ def _with_tools(defaults: Defaults, options: Options, asked: schemas.ChangeSessi
     return options
 
 
+def _with_answer(defaults: Defaults, options: Options, asked: schemas.ChangeSession) -> Options:
+    given = asked.model_fields_set
+    if "output_schema" in given:
+        options = replace(options, output_schema=asked.output_schema)
+    if "structured_output_retries" in given:
+        options = replace(options, structured_output_retries=_retries(defaults, asked.structured_output_retries))
+    if "budget_limits" in given:
+        options = replace(options, budget_limits=_limits(asked.budget_limits or defaults.config.budget_limits))
+    return options
+
+
+def overrides(defaults: Defaults, session: Session, asked: schemas.StartTurn) -> dict[str, Any]:
+    """Read what a caller gives for one turn alone.
+
+    Raises:
+        InvalidRequest, CapabilityUnavailable: as `chosen`.
+    """
+    given: dict[str, Any] = {}
+    if asked.max_tokens is not None:
+        given["max_tokens"] = asked.max_tokens
+    if asked.model is not None:
+        is_gateway = session.options.provider == "openai_compatible"
+        provider = defaults.providers.choose(asked.model, session.options.provider if is_gateway else None)
+        defaults.providers.check_params(provider, session.options.provider_params)
+        given |= {"model": asked.model, "provider": provider}
+    if asked.output_schema is not None:
+        given["output_schema"] = asked.output_schema
+    if asked.budget_limits is not None:
+        given["turn_budget"] = _limits(asked.budget_limits)
+    return given
+
+
+async def check_schema(schema: Mapping[str, Any] | None) -> None:
+    """Check an output schema, on another thread: the worst take half a second.
+
+    Raises:
+        InvalidRequest: it cannot be let in.
+    """
+    if schema is not None:
+        await asyncio.to_thread(output_schemas.check, schema)
+
+
+def _limits(limits: BudgetLimits | None) -> dict[str, Any] | None:
+    return limits.model_dump(exclude_none=True) or None if limits is not None else None
+
+
+def _retries(defaults: Defaults, asked: int | None) -> int:
+    if asked is not None:
+        return asked
+    realm = defaults.config.structured_output_retries
+    return RETRIES if realm is None else realm
+
+
 def _with_model(defaults: Defaults, options: Options, asked: schemas.ChangeSession) -> Options:
     """A gateway serves models of any name, so a session that uses one stays there unless told otherwise."""
     is_default = "model" in asked.model_fields_set and asked.model is None
@@ -93,6 +155,8 @@ def changes(session: Session, options: Options, asked: schemas.ChangeSession) ->
         after["labels"] = merged(session.labels, asked.labels)
         if len(after["labels"]) > schemas.MOST_LABELS:
             raise InvalidRequest.at("labels", f"At most {schemas.MOST_LABELS} labels.")
+    for side in (before, after):
+        side.pop("turn_budget")
     before["tools"], after["tools"] = ({"builtins": side.pop("builtins")} for side in (before, after))
     return {name: value for name, value in after.items() if value != before[name]}
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.copies.document import SessionExport
 from app.errors import CapabilityUnavailable
 from app.providers.registry import ModelName, Name
+from app.realms import BudgetLimits
 
 Label: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
 ToolName: TypeAlias = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -20,13 +21,10 @@ Later: TypeAlias = Any
 """A field whose feature this version does not have."""
 
 MOST_LABELS = 32
-WHOLE = frozenset({"output_schema"})
-"""Fields whose empty object is no way of asking for nothing."""
 
 
-def _asks_for_something(name: str, value: Any) -> bool:
-    nothing: tuple[Any, ...] = (None,) if name in WHOLE else (None, [], {})
-    return value is not False and value not in nothing
+def _asks_for_something(value: Any) -> bool:
+    return value is not False and value not in (None, [], {})
 
 
 class Strict(BaseModel):
@@ -42,7 +40,7 @@ class Strict(BaseModel):
     def _refuse_later(cls, value: Any) -> Any:
         if isinstance(value, dict):
             for name in cls.later:
-                if _asks_for_something(name, value.get(name)):
+                if _asks_for_something(value.get(name)):
                     raise CapabilityUnavailable(f"This server does not have {name} yet.", field=name)
         return value
 
@@ -131,9 +129,8 @@ class CreateSession(_Labels):
         }
     )
     later = (
-        "output_schema", "budget_limits", "preload_skills", "skill_references",
+        "preload_skills", "skill_references",
         "hooks_override", "host_mode", "comms_name", "peer_meta", "silent_comms_intents", "max_inline_peer_notifications",
-        "structured_output_retries",
     )  # fmt: skip
 
     prompt: Prompt | None = None
@@ -146,9 +143,9 @@ class CreateSession(_Labels):
     labels: dict[Label, Annotated[str, Field(max_length=1000)]] | None = None
     provider_params: dict[str, Any] | None = None
     tools: Tools | None = None
-    output_schema: Later = None
-    structured_output_retries: Later = None
-    budget_limits: Later = None
+    output_schema: dict[str, Any] | None = None
+    structured_output_retries: Annotated[int, Field(ge=0, le=10)] | None = None
+    budget_limits: BudgetLimits | None = None
     external_tools: Annotated[list[ExternalTool], Field(max_length=128)] | None = None
     approval_tools: Annotated[list[ToolName], Field(max_length=256)] | None = None
     preload_skills: Later = None
@@ -188,6 +185,9 @@ class ChangeSession(_Labels):
     tools: Tools | None = None
     external_tools: Annotated[list[ExternalTool], Field(max_length=128)] | None = None
     approval_tools: Annotated[list[ToolName], Field(max_length=256)] | None = None
+    output_schema: dict[str, Any] | None = None
+    structured_output_retries: Annotated[int, Field(ge=0, le=10)] | None = None
+    budget_limits: BudgetLimits | None = None
 
 
 class StartTurn(Strict):
@@ -196,15 +196,15 @@ class StartTurn(Strict):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "And in Tokyo?"}, {"prompt": "Next one.", "on_busy": "queue"}]}
     )
-    later = ("skill_references", "output_schema", "budget_limits", "host_mode")
+    later = ("skill_references", "host_mode")
 
     prompt: Prompt
     on_busy: Literal["reject", "queue", "steer", "interrupt"] | None = None
     model: ModelName | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    output_schema: dict[str, Any] | None = None
+    budget_limits: BudgetLimits | None = None
     skill_references: Later = None
-    output_schema: Later = None
-    budget_limits: Later = None
     host_mode: Later = None
 
 

@@ -46,6 +46,9 @@ async def create(
 ) -> Response:
     """Open a session; with a prompt its first turn runs, answered in the way that is asked for (`Prefer`, `Accept`)."""
     how, key, after = manner(request), keyed(request, asked), None
+    await options.check_schema(asked.output_schema)
+    if asked.resume_session is not None:
+        await options.check_schema(asked.resume_session.session.options.output_schema)
     async with house.journal.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
@@ -93,6 +96,7 @@ async def change(
     session_id: str, house: Rooms, asked: Annotated[schemas.ChangeSession, Depends(body(schemas.ChangeSession))]
 ) -> Response:
     """Change a session by a merge patch; what its model is told takes effect from the next turn."""
+    await options.check_schema(asked.output_schema)
     async with house.journal.transaction() as tx:
         session = await sessions.lock(tx, session_id)
         realm = await realms.get(tx.db)

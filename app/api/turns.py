@@ -6,10 +6,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app import idempotency, sessions
-from app.api import answers, documents, schemas, views
+from app.api import answers, documents, options, schemas, views
 from app.api.answers import Accepted, as_json
+from app.api.defaults import Defaults
 from app.api.dependencies import House, Manner, Query, Rooms, body, keyed, manner
 from app.errors import SessionNotRunning
+from app.realms import Config
 from app.sessions import Session
 from app.turns import desk, turn
 from app.turns.desk import NewTurn
@@ -35,6 +37,7 @@ async def start(
 ) -> Response:
     """Start a turn, answered in the way that is asked for (`Prefer`, `Accept`); it runs on when the caller leaves."""
     how, key, after = manner(request), keyed(request, asked), None
+    await options.check_schema(asked.output_schema)
     async with house.journal.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
@@ -174,12 +177,6 @@ def _to_stop(session: Session, seen_turn_id: str | None, asked: schemas.Interrup
 
 
 def _new_turn(house: House, session: Session, asked: schemas.StartTurn) -> NewTurn:
-    overrides: dict[str, Any] = {}
-    if asked.max_tokens is not None:
-        overrides["max_tokens"] = asked.max_tokens
-    if asked.model is not None:
-        is_gateway = session.options.provider == "openai_compatible"
-        provider = house.providers.choose(asked.model, session.options.provider if is_gateway else None)
-        house.providers.check_params(provider, session.options.provider_params)
-        overrides |= {"model": asked.model, "provider": provider}
+    defaults = Defaults(Config(), house.providers, house.default_model, house.tools)
+    overrides = options.overrides(defaults, session, asked)
     return NewTurn(schemas.prompt_text(asked.prompt), overrides, asked.on_busy or "reject")

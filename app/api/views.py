@@ -112,7 +112,7 @@ class TurnView(BaseModel):
     attempt: int
     usage: TurnUsageView
     stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "content_filter", "interrupted"] | None
-    structured_output: None
+    structured_output: Any
     schema_warnings: list[str]
     skill_diagnostics: None
     pending_tool_calls: list["PendingCall"]

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from app.messages import StopReason
 from app.providers.registry import Name
+from app.realms import BudgetLimits
 
 FORMAT: Literal["suricate.session"] = "suricate.session"
 VERSION = 1
@@ -190,6 +191,8 @@ class ExportedTurn(_Part):
     usage: ExportedUsage
     stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "content_filter", "interrupted"] | None
     error: ExportedFailure | None
+    structured_output: Any = None
+    schema_warnings: list[str] = Field(default_factory=list)
     created_at: Time
     started_at: Time | None
     ended_at: Time
@@ -221,6 +224,10 @@ class ExportedOptions(_Part):
     builtins: bool | None = None
     external_tools: list[ExportedTool] = Field(default_factory=list, max_length=128)
     approval_tools: list[str] = Field(default_factory=list, max_length=256)
+    budget_limits: BudgetLimits | None = None
+    turn_budget: None = None
+    output_schema: dict[str, Any] | None = None
+    structured_output_retries: Annotated[int, Field(ge=0, le=10)] = 2
 
 
 class ExportedSession(_Part):

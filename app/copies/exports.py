@@ -73,6 +73,8 @@ def _turn(row: Row) -> dict[str, Any]:
         "usage": {name: row[name] for name in usage},
         "stop_reason": row["stop_reason"],
         "error": _fragment(row["error"]),
+        "structured_output": _fragment(row["structured_output"]),
+        "schema_warnings": orjson.loads(row["schema_warnings"] or "[]"),
         "created_at": clock.rfc3339(row["created_at"]),
         "started_at": clock.rfc3339(row["started_at"]) if row["started_at"] else None,
         "ended_at": clock.rfc3339(row["ended_at"]),

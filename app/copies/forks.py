@@ -13,16 +13,16 @@ from app.turns import turn
 _COPY_TURNS = f"""
 INSERT INTO turns (session_id, id, number, status, prompt, overrides, attempt, recoveries, steps, tool_calls, text, stop_reason,
                    error, input_tokens, output_tokens, cache_creation_tokens, cache_read_tokens, first_seq, last_seq,
-                   created_at, started_at, ended_at)
+                   created_at, started_at, ended_at, structured_output, schema_warnings)
 SELECT $2, copied.id, number, status, prompt, overrides, attempt, recoveries, steps, tool_calls, text, stop_reason,
        error, input_tokens, output_tokens, cache_creation_tokens, cache_read_tokens, {opening.FIRST_SEQ}, {opening.LAST_SEQ},
-       created_at, started_at, ended_at
+       created_at, started_at, ended_at, structured_output, schema_warnings
 FROM turns t JOIN unnest($3::uuid[], $4::uuid[]) AS copied(original, id) ON t.id = copied.original
 WHERE t.session_id = $1
 """
 _COPY_MESSAGES = """
-INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at)
-SELECT $2, row_number() OVER (ORDER BY ordinal), copied.id, role, content, stop_reason, created_at
+INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at, is_summary)
+SELECT $2, row_number() OVER (ORDER BY ordinal), copied.id, role, content, stop_reason, created_at, is_summary
 FROM messages m LEFT JOIN unnest($3::uuid[], $4::uuid[]) AS copied(original, id) ON m.turn_id = copied.original
 WHERE m.session_id = $1 AND (m.turn_id IS NULL OR copied.id IS NOT NULL)
 """

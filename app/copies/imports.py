@@ -17,17 +17,17 @@ from app.sessions import Beginning, Options, Session
 _TURNS = f"""
 INSERT INTO turns (session_id, id, number, status, prompt, overrides, attempt, steps, tool_calls, text, stop_reason, error,
                    input_tokens, output_tokens, cache_creation_tokens, cache_read_tokens, first_seq, last_seq,
-                   created_at, started_at, ended_at)
+                   created_at, started_at, ended_at, structured_output, schema_warnings)
 SELECT $1, id, number, status, prompt, '{{}}', attempt, steps, tool_calls, text, stop_reason, error,
        input_tokens, output_tokens, cache_creation_tokens, cache_read_tokens, {opening.FIRST_SEQ}, {opening.LAST_SEQ},
-       created_at, started_at, ended_at
+       created_at, started_at, ended_at, structured_output, schema_warnings
 FROM unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[],
             $11::text[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[], $17::timestamptz[],
-            $18::timestamptz[])
+            $18::timestamptz[], $19::text[], $20::text[])
   AS t(id, number, status, prompt, attempt, steps, tool_calls, text, stop_reason, error, input_tokens, output_tokens,
-       cache_creation_tokens, cache_read_tokens, created_at, started_at, ended_at)
+       cache_creation_tokens, cache_read_tokens, created_at, started_at, ended_at, structured_output, schema_warnings)
 """
-_TURN_COLUMNS = 17
+_TURN_COLUMNS = 19
 _MESSAGES = """
 INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at)
 SELECT $1, * FROM unnest($2::int[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
@@ -117,6 +117,8 @@ def _turn_row(turn: ExportedTurn) -> tuple[object, ...]:
         _time(turn.created_at),
         None if turn.started_at is None else _time(turn.started_at),
         _time(turn.ended_at),
+        _json(turn.structured_output),
+        _json(turn.schema_warnings or None),
     )
 
 

@@ -22,9 +22,10 @@ WITH entry AS (
     AS e(entry, session_id, fence, number, turn_id, events, messages, ends, is_held)
 ), change AS (
   SELECT * FROM unnest($10::int[], $11::int[], $12::int[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
-                       $17::text[], $18::text[], $19::text[], $20::text[], $21::text[])
+                       $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bigint[],
+                       $23::bigint[], $24::text[], $25::text[])
     AS c(entry, steps, tool_calls, input_tokens, output_tokens, cache_creation_tokens, cache_read_tokens,
-         text, assistant_text, status, stop_reason, error)
+         text, assistant_text, status, stop_reason, error, spent_tokens, running_ms, structured_output, schema_warnings)
 ), locked AS (
   SELECT s.id FROM sessions s JOIN entry e ON s.id = e.session_id
   WHERE s.fence = e.fence ORDER BY s.id FOR NO KEY UPDATE OF s
@@ -37,25 +38,28 @@ WITH entry AS (
     status = CASE WHEN e.ends THEN 'idle' ELSE s.status END,
     has_notes = s.has_notes AND NOT e.ends,
     current_turn_id = CASE WHEN e.ends THEN NULL ELSE s.current_turn_id END,
-    updated_at = CASE WHEN e.ends THEN $22 ELSE s.updated_at END,
+    updated_at = CASE WHEN e.ends THEN $26 ELSE s.updated_at END,
     last_assistant_text = coalesce(c.assistant_text, s.last_assistant_text),
     input_tokens = s.input_tokens + coalesce(c.input_tokens, 0),
     output_tokens = s.output_tokens + coalesce(c.output_tokens, 0),
     cache_creation_tokens = s.cache_creation_tokens + coalesce(c.cache_creation_tokens, 0),
-    cache_read_tokens = s.cache_read_tokens + coalesce(c.cache_read_tokens, 0)
+    cache_read_tokens = s.cache_read_tokens + coalesce(c.cache_read_tokens, 0),
+    spent_tokens = s.spent_tokens + coalesce(c.spent_tokens, 0),
+    running_ms = s.running_ms + coalesce(c.running_ms, 0),
+    tool_call_count = s.tool_call_count + coalesce(c.tool_calls, 0)
   FROM locked l, entry e LEFT JOIN change c ON c.entry = e.entry
   WHERE s.id = l.id AND s.id = e.session_id AND s.fence = e.fence
     AND NOT (e.is_held AND (s.has_notes OR e.ends AND s.queued_turns > 0))
   RETURNING e.entry, s.id, e.turn_id, e.events, e.messages, e.ends, s.last_seq, s.message_count, s.fence
 ), event_rows AS (
   INSERT INTO events (session_id, seq, turn_id, type, scope_id, at, payload)
-  SELECT n.id, n.last_seq - n.events + x.place, CASE WHEN x.in_turn THEN n.turn_id END, x.type, 'primary', $22, x.payload
-  FROM unnest($23::int[], $24::int[], $25::boolean[], $26::text[], $27::text[]) AS x(entry, place, in_turn, type, payload)
+  SELECT n.id, n.last_seq - n.events + x.place, CASE WHEN x.in_turn THEN n.turn_id END, x.type, 'primary', $26, x.payload
+  FROM unnest($27::int[], $28::int[], $29::boolean[], $30::text[], $31::text[]) AS x(entry, place, in_turn, type, payload)
   JOIN numbered n ON n.entry = x.entry
 ), message_rows AS (
   INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at)
-  SELECT n.id, n.message_count - n.messages + x.place, n.turn_id, x.role, x.content, x.stop_reason, $22
-  FROM unnest($28::int[], $29::int[], $30::text[], $31::text[], $32::text[]) AS x(entry, place, role, content, stop_reason)
+  SELECT n.id, n.message_count - n.messages + x.place, n.turn_id, x.role, x.content, x.stop_reason, $26
+  FROM unnest($32::int[], $33::int[], $34::text[], $35::text[], $36::text[]) AS x(entry, place, role, content, stop_reason)
   JOIN numbered n ON n.entry = x.entry
 ), locked_turns AS (
   SELECT t.session_id, t.id FROM turns t JOIN numbered n ON t.session_id = n.id AND t.id = n.turn_id
@@ -69,6 +73,10 @@ WITH entry AS (
     output_tokens = t.output_tokens + c.output_tokens,
     cache_creation_tokens = t.cache_creation_tokens + c.cache_creation_tokens,
     cache_read_tokens = t.cache_read_tokens + c.cache_read_tokens,
+    spent_tokens = t.spent_tokens + c.spent_tokens,
+    running_ms = t.running_ms + c.running_ms,
+    structured_output = coalesce(c.structured_output, t.structured_output),
+    schema_warnings = coalesce(c.schema_warnings, t.schema_warnings),
     text = coalesce(c.text, t.text),
     status = coalesce(c.status, t.status),
     stop_reason = coalesce(c.stop_reason, t.stop_reason),
@@ -76,7 +84,7 @@ WITH entry AS (
     owner = CASE WHEN n.ends THEN NULL ELSE t.owner END,
     lease_expires_at = CASE WHEN n.ends THEN NULL ELSE t.lease_expires_at END,
     last_seq = CASE WHEN n.ends THEN n.last_seq ELSE t.last_seq END,
-    ended_at = CASE WHEN n.ends THEN $22 ELSE t.ended_at END,
+    ended_at = CASE WHEN n.ends THEN $26 ELSE t.ended_at END,
     pending = CASE WHEN n.ends THEN NULL ELSE t.pending END,
     waits_until = CASE WHEN n.ends THEN NULL ELSE t.waits_until END
   FROM locked_turns l, numbered n JOIN change c ON c.entry = n.entry
@@ -169,7 +177,7 @@ def _entry_columns(batch: Sequence[Entry]) -> tuple[list[object], ...]:
 
 def _change_columns(batch: Sequence[Entry]) -> list[list[object]]:
     rows = [_change_row(index, entry.change) for index, entry in enumerate(batch) if entry.change is not None]
-    return _columns(rows, 12)
+    return _columns(rows, 16)
 
 
 def _change_row(index: int, change: TurnChange) -> tuple[object, ...]:
@@ -187,6 +195,10 @@ def _change_row(index: int, change: TurnChange) -> tuple[object, ...]:
         ending.status if ending else None,
         ending.stop_reason if ending else None,
         _json(ending.error) if ending else None,
+        change.spent_tokens,
+        change.running_ms,
+        change.structured_output,
+        _json(change.schema_warnings or None),
     )
 
 

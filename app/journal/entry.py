@@ -29,6 +29,9 @@ class TurnChange:
         steps, tool_calls, usage: added to what is there.
         text: the turn's text from now on; None leaves it.
         assistant_text: the session's last assistant text from now on; None leaves it.
+        spent_tokens, running_ms: counted against budgets.
+        structured_output: JSON text of the answer as a value; None leaves it.
+        schema_warnings: sentences; empty leaves them.
     """
 
     steps: int = 0
@@ -37,6 +40,10 @@ class TurnChange:
     text: str | None = None
     assistant_text: str | None = None
     ending: Ending | None = None
+    spent_tokens: int = 0
+    running_ms: int = 0
+    structured_output: str | None = None
+    schema_warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,11 @@ class TurnCompleted(Event):
     usage: TurnUsage
     steps: int
     tool_calls: int
+    structured_output: Any = None
+
+    def payload(self) -> bytes:
+        """Leave `structured_output` out where no schema asked for one."""
+        return without_none(self, "structured_output")
 
 
 @dataclass(frozen=True, slots=True)

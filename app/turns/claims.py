@@ -5,10 +5,11 @@ it only lets another node claim, and from then on the old fence writes nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from app import clock, sessions
+from app.agent.budget import Used
 from app.db.engine import Connection
 from app.messages import NO_USAGE, Message, Usage
 from app.sessions import Options, Session
@@ -23,6 +24,7 @@ class Claim:
         options: what holds for this turn.
         claimed_at: the node's monotonic clock before the database granted the lease.
         history: the whole transcript where it is at hand, as with a session's first turn; None must be read.
+        session_used, turn_used: what budgets count, before this attempt.
         has_open_step: whether an attempt before this one has left a step whose calls are to be looked at.
     """
 
@@ -38,6 +40,8 @@ class Claim:
     text: str = ""
     history: Sequence[Message] | None = None
     has_open_step: bool = False
+    session_used: Used = field(default_factory=Used)
+    turn_used: Used = field(default_factory=Used)
 
 
 class Claimant(Protocol):
@@ -87,7 +91,14 @@ def claim_of(session: Session, live: Turn, grant: Grant, *, attempt: int) -> Cla
         usage=live.usage,
         text=live.text or "",
         has_open_step=live.attempt > 0,
+        session_used=session_used(session),
+        turn_used=Used(live.spent_tokens, live.running_ms / 1000, live.tool_calls),
     )
+
+
+def session_used(session: Session) -> Used:
+    """Return what a session's budgets have counted so far."""
+    return Used(session.spent_tokens, session.running_ms / 1000, session.tool_call_count)
 
 
 LEASE_UNTIL = "clock_timestamp() + make_interval(secs => {})"

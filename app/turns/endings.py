@@ -1,6 +1,7 @@
 """How a live turn ends, and what follows: the next of the queue begins in the same transaction."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -25,38 +26,48 @@ async def end(
     live: Turn,
     ending: Ending,
     terminal: Callable[[str, TurnUsage], Event],
+    *,
+    spent: TurnChange | None = None,
 ) -> None:
     """End a live turn from its log: the text that was streamed is kept, every open tool use gets its result.
 
     Args:
         session: locked by this transaction; its fence is taken from whoever runs the turn.
         terminal: makes the terminal event of the text so far and the usage.
+        spent: what is counted against budgets with it.
     """
     closing = transcript.close(transcript.fold(await reader.current_step(tx.db, session.id, live.id)))
     text = closing.text or live.text or ""
     told = [TurnSteered(orjson.loads(prompt)) for prompt in live.steering]  # accepted, so it is kept for the next turn
     words = [Message("user", tuple(opening.prompt_blocks(prompt))) for prompt in live.steering]
     events: Sequence[Event] = [*closing.events, *told, terminal(text, TurnUsage.of(live.usage))]
-    change = TurnChange(text=text, assistant_text=closing.text or None, ending=ending)
+    change = replace(spent or TurnChange(), text=text, assistant_text=closing.text or None, ending=ending)
     messages = [*closing.messages, *words]
     await tx.append(Entry(session.id, session.fence, live.id, events, messages, change, is_settled=True))
 
 
-async def fail(tx: Transaction, claim: Claim, error: AgentError, claimant: Claimant) -> None:
+async def fail(tx: Transaction, claim: Claim, error: AgentError, claimant: Claimant, spent: TurnChange | None = None) -> None:
     """End a claimed turn `failed`; the next queued turn begins.
 
     Raises:
         Fenced: the claim is not in force any more; nothing is done.
     """
     session = await claimed(tx, claim.session_id, claim.fence)
-    await fail_live(tx, session, await turn.get(tx.db, session.id, claim.turn_id), error)
+    await fail_live(tx, session, await turn.get(tx.db, session.id, claim.turn_id), error, spent)
     await promote_next(tx, session.id, claimant)
 
 
-async def fail_live(tx: Transaction, session: Session, live: Turn, error: AgentError) -> None:
+async def fail_live(tx: Transaction, session: Session, live: Turn, error: AgentError, spent: TurnChange | None = None) -> None:
     """End a session's live turn `failed`, from its log."""
     failure = Failure("AGENT_ERROR", error.reason, error.detail)
-    await end(tx, session, live, Ending("failed", None, failure), lambda text, usage: TurnFailed(failure, text, usage))
+    await end(
+        tx,
+        session,
+        live,
+        Ending("failed", None, failure),
+        lambda text, usage: TurnFailed(failure, text, usage),
+        spent=spent,
+    )
 
 
 async def promote_next(tx: Transaction, session_id: str, claimant: Claimant) -> None:

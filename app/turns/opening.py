@@ -13,7 +13,7 @@ from app.journal.journal import Transaction
 from app.journal.types import TurnStarted
 from app.messages import Block, Message, Text, load_content
 from app.sessions import Session
-from app.turns.claims import LEASE_UNTIL, Claim, Claimant, Grant
+from app.turns.claims import LEASE_UNTIL, Claim, Claimant, Grant, session_used
 from app.turns.turn import Turn
 
 _TAKE_SESSION = """
@@ -102,7 +102,16 @@ async def _announce(tx: Transaction, session: Session, opening: Opening, grant: 
     if grant.owner is not None:
         options = sessions.with_overrides(session.options, opening.overrides)
         history = messages[-1:] if _is_blank(session, opening) else None
-        claim = Claim(session.id, opening.turn_id, fence, 1, options, grant.claimed_at, history=history)
+        claim = Claim(
+            session.id,
+            opening.turn_id,
+            fence,
+            1,
+            options,
+            grant.claimed_at,
+            history=history,
+            session_used=session_used(session),
+        )
         tx.after_commit.append(partial(claimant.take, claim))
 
 

@@ -57,6 +57,10 @@ class Turn:
     allowed: Sequence[str] = ()
     steering: Sequence[str] = ()
     stop_note: str | None = None
+    spent_tokens: int = 0
+    running_ms: int = 0
+    structured_output: str | None = None
+    schema_warnings: Sequence[str] = ()
 
     @property
     def is_over(self) -> bool:
@@ -67,7 +71,7 @@ class Turn:
 _COLUMNS = """t.session_id, t.id, t.number, t.status, t.prompt, t.overrides, t.owner, t.attempt, t.recoveries, t.steps,
 t.tool_calls, t.text, t.stop_reason, t.error, t.input_tokens, t.output_tokens, t.cache_creation_tokens, t.cache_read_tokens,
 t.first_seq, coalesce(t.last_seq, s.last_seq) AS last_seq, t.created_at, t.started_at, t.ended_at, t.pending, t.allowed,
-t.steering, t.stop_note"""
+t.steering, t.stop_note, t.spent_tokens, t.running_ms, t.structured_output, t.schema_warnings"""
 _FROM = "FROM turns t JOIN sessions s ON s.id = t.session_id WHERE t.session_id = $1"
 
 
@@ -126,8 +130,8 @@ def view(turn: Turn) -> dict[str, Any]:
         "attempt": max(turn.attempt, 1),
         "usage": asdict(turn.usage) | {"total_tokens": turn.usage.total_tokens},
         "stop_reason": turn.stop_reason,
-        "structured_output": None,
-        "schema_warnings": [],
+        "structured_output": None if turn.structured_output is None else orjson.Fragment(turn.structured_output),
+        "schema_warnings": turn.schema_warnings,
         "skill_diagnostics": None,
         "pending_tool_calls": turn.pending,
         "error": None if turn.error is None else orjson.Fragment(turn.error),
@@ -165,4 +169,8 @@ def _turn(row: Row) -> Turn:
         allowed=orjson.loads(row["allowed"] or "[]"),
         steering=[orjson.dumps(prompt).decode() for prompt in orjson.loads(row["steering"] or "[]")],
         stop_note=row["stop_note"],
+        spent_tokens=row["spent_tokens"],
+        running_ms=row["running_ms"],
+        structured_output=row["structured_output"],
+        schema_warnings=orjson.loads(row["schema_warnings"] or "[]"),
     )

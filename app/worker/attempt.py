@@ -14,6 +14,7 @@ import structlog
 
 from app import sessions, telemetry
 from app.agent import transcript
+from app.agent.budget import Budget, Meter, meters
 from app.agent.calls import Spawn
 from app.agent.emissions import Await, Discard, Emission, Pend, Record, Say, Tell, Wish
 from app.agent.loop import Limits, Loop, Task
@@ -82,6 +83,7 @@ class Attempt:
         self._claimant = claimant
         self._spawn = spawn
         self._is_draining = is_draining
+        self._loop: Loop | None = None
         self._recorder = bench.journal.recorder(
             session_id=claim.session_id, turn_id=claim.turn_id, fence=claim.fence, on_failure=stop
         )
@@ -117,7 +119,8 @@ class Attempt:
         if options.external_tools:
             tools = tools.extended([External.of(raw) for raw in options.external_tools])
         task = await self._persist(self._prepare)
-        async with aclosing(Loop(task, tools, self._bench.limits, self._spawn).run()) as emissions:
+        self._loop = Loop(task, tools, self._bench.limits, self._spawn)
+        async with aclosing(self._loop.run()) as emissions:
             async for emission in emissions:
                 await self._carry_out(emission)
         telemetry.TURNS.labels("completed").inc()
@@ -207,9 +210,11 @@ class Attempt:
         return await self._persist(do)
 
     async def _fail(self, error: AgentError) -> None:
+        spent = self._loop.unrecorded() if self._loop is not None else None
+
         async def act() -> None:
             async with self._bench.journal.transaction() as tx:
-                await endings.fail(tx, self._claim, error, self._claimant)
+                await endings.fail(tx, self._claim, error, self._claimant, spent)
 
         try:
             await self._recorder.settle()
@@ -242,7 +247,19 @@ class Attempt:
             usage=claim.usage,
             text=claim.text,
             approvals=options.approval_tools,
+            budget=self._budget(),
+            output_schema=options.output_schema,
+            schema_retries=options.structured_output_retries,
         )
+
+    def _budget(self) -> Budget:
+        claim, limits = self._claim, self._bench.limits
+        return Budget([
+            *meters(claim.options.budget_limits, claim.session_used),
+            *meters(claim.options.turn_budget, claim.turn_used),
+            Meter("time", limits.turn_timeout_seconds, claim.turn_used.seconds, "TURN_TIMEOUT"),
+            Meter("output", limits.turn_output_tokens, claim.usage.output_tokens, "OUTPUT_LIMIT"),
+        ])
 
     async def _history(self) -> Sequence[Message]:
         async with self._bench.journal.database.connection() as db:

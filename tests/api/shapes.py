@@ -104,7 +104,7 @@ TURN: Mapping[str, Check] = {
     "status": one_of("queued", "running", "waiting", "completed", "failed", "interrupted", "cancelled"),
     "text": maybe(is_text), "steps": is_count, "tool_calls": is_count, "attempt": is_count, "usage": shaped(TURN_USAGE),
     "stop_reason": one_of("end_turn", "max_tokens", "stop_sequence", "content_filter", "interrupted", None),
-    "structured_output": one_of(None), "schema_warnings": one_of([]), "skill_diagnostics": one_of(None),
+    "structured_output": is_anything, "schema_warnings": list_of(is_text), "skill_diagnostics": one_of(None),
     "pending_tool_calls": list_of(shaped(PENDING)), "error": maybe(shaped(ERROR)),
     "created_at": is_time, "started_at": maybe(is_time),
     "ended_at": maybe(is_time), "first_seq": is_count, "last_seq": is_count,
@@ -128,7 +128,7 @@ EVENTS: Mapping[str, Mapping[str, Check]] = {
     "turn_steered": {"prompt": is_prompt},
     "turn_started": {"number": is_count, "prompt": is_prompt, "attempt": is_count},
     "turn_resumed": {"attempt": is_count, "instance_id": is_id},
-    "turn_completed": {**_END, "steps": is_count, "tool_calls": is_count},
+    "turn_completed": {**_END, "steps": is_count, "tool_calls": is_count, "structured_output": is_anything},
     "turn_failed": {**_END, "error": shaped(ERROR)},
     "turn_interrupted": {**_END, "reason": one_of("user", "archived", "superseded"), "note": is_text},
     "turn_cancelled": {"reason": is_text},
@@ -145,10 +145,11 @@ EVENTS: Mapping[str, Mapping[str, Check]] = {
     "tool_execution_completed": {**_CALL, "result": is_text, "is_error": is_bool, "duration_ms": is_count},
     "tool_execution_timed_out": {**_CALL, "timeout_ms": is_count},
     "tool_call_pending": {**PENDING},
+    "budget_warning": {"budget_type": is_text, "used": is_anything, "limit": is_anything, "percent": is_count},
     "tool_result_received": {**_CALL, "is_error": is_bool},
     "retrying": {"attempt": is_count, "max_attempts": is_count, "reason": is_text, "delay_ms": is_count},
 }
-OPTIONAL = {"turn_interrupted": {"note"}, "tool_call_delta": {"name"}}
+OPTIONAL = {"turn_completed": ("structured_output",), "turn_interrupted": {"note"}, "tool_call_delta": {"name"}}
 
 
 def assert_shaped(value: Mapping[str, Any], shape: Mapping[str, Check], *, optional: frozenset[str] = frozenset()) -> None:

@@ -11,9 +11,6 @@ pytestmark = pytest.mark.anyio
 
 SCHEMA = {"type": "object", "properties": {}}
 CREATE: dict[str, Any] = {
-    "output_schema": SCHEMA,
-    "structured_output_retries": 1,
-    "budget_limits": {"max_tokens": 5},
     "preload_skills": ["a"],
     "skill_references": ["a"],
     "hooks_override": {"disable": ["a"]},
@@ -25,8 +22,6 @@ CREATE: dict[str, Any] = {
 }
 TURN: dict[str, Any] = {
     "skill_references": ["a"],
-    "output_schema": SCHEMA,
-    "budget_limits": {"max_tool_calls": 0},
     "host_mode": True,
 }
 
@@ -45,7 +40,7 @@ async def test_later_field_of_a_session_is_refused(service: Service, name: str) 
     assert name in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("body", [{"output_schema": {}}, {"host_mode": 0}, {"max_inline_peer_notifications": 0}])
+@pytest.mark.parametrize("body", [{"host_mode": 0}, {"max_inline_peer_notifications": 0}])
 async def test_what_only_looks_like_nothing_is_refused_too(service: Service, body: dict[str, Any]) -> None:
     answer = await service.client.post("/v1/sessions", json=body)
 

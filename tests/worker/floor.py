@@ -12,12 +12,12 @@ from app.agent.step import RetryPolicy
 from app.db.engine import Database
 from app.journal.journal import Journal
 from app.providers.base import Provider
+from app.tools.base import Tool
 from app.tools.registry import Registry
 from app.turns.claims import Claim
 from app.turns.turn import Turn
 from app.worker.attempt import Bench
 from app.worker.pool import Pool
-from tests.agent.doubles import Acting
 from tests.journal.ledger import LIMIT_SECONDS, journal_on, open_session, running, start
 from tests.turns.acts import read_turn
 
@@ -68,7 +68,7 @@ PLAIN = Traits()
 
 @asynccontextmanager
 async def node(
-    database: Database, provider: Provider, tools: Sequence[Acting] = (), traits: Traits = PLAIN
+    database: Database, provider: Provider, tools: Sequence[Tool] = (), traits: Traits = PLAIN
 ) -> AsyncIterator[NodeUnderTest]:
     """Run a node for the length of the block; at its end it dies as if it were killed: nothing is handed over."""
     journal = journal_on(database, interval_seconds=traits.interval_seconds)

@@ -12,6 +12,7 @@ from app.db.engine import Database
 from app.messages import Usage
 from app.providers.base import TextChunk
 from app.sessions import Options
+from app.tools.builtin import Datetime
 from tests.agent.doubles import AT_ONCE, Acting, Part, Played, brief, call, echo, fault
 from tests.journal.cable import cable_to
 from tests.journal.ledger import log_of, messages_of, open_session, read_session, types_of
