@@ -14,7 +14,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Settings(BaseSettings):
-    """Every setting, with its unit and default; the environment's names carry the prefix `SURICATE_`."""
+    """Every setting, with its unit and default; the environment's names carry the prefix `SURICATE_`, but for the vendors'."""
 
     model_config = SettingsConfigDict(env_prefix="SURICATE_", env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -62,6 +62,39 @@ class Settings(BaseSettings):
     provider_first_byte_timeout_seconds: Seconds = Field(60, description="Longest wait for a provider's answer to begin.")
     provider_idle_timeout_seconds: Seconds = Field(60, description="Longest silence inside a provider's answer.")
     provider_total_timeout_seconds: Seconds = Field(600, description="Longest model call, from start to finish.")
+    anthropic_api_key: str | None = Field(
+        None,
+        validation_alias="ANTHROPIC_API_KEY",
+        repr=False,
+        description="Anthropic's key; it turns the provider on, as its base URL does.",
+    )
+    anthropic_base_url: HttpUrl | None = Field(
+        None,
+        validation_alias="ANTHROPIC_BASE_URL",
+        description="A server of Anthropic's API: what `/v1/messages` is appended to; unset: the vendor's own.",
+    )
+    openai_api_key: str | None = Field(
+        None,
+        validation_alias="OPENAI_API_KEY",
+        repr=False,
+        description="OpenAI's key; it turns the provider on, as its base URL does.",
+    )
+    openai_base_url: HttpUrl | None = Field(
+        None,
+        validation_alias="OPENAI_BASE_URL",
+        description="A server of OpenAI's API: what `/responses` is appended to, so `/v1` included; unset: the vendor's own.",
+    )
+    gemini_api_key: str | None = Field(
+        None,
+        validation_alias="GEMINI_API_KEY",
+        repr=False,
+        description="Gemini's key; it turns the provider on, as its base URL does.",
+    )
+    gemini_base_url: HttpUrl | None = Field(
+        None,
+        validation_alias="GEMINI_BASE_URL",
+        description="A server of Gemini's API: what `/models` is appended to, so `/v1beta` included; unset: the vendor's own.",
+    )
     openai_compatible_base_url: HttpUrl | None = Field(
         None, description="Base URL of a Chat Completions API, `/v1` included; unset: the provider is off."
     )
@@ -74,6 +107,12 @@ class Settings(BaseSettings):
         None,
         description="How log lines look; unset: `console` on a terminal, else `json`.",
     )
+
+    @classmethod
+    def variables(cls) -> dict[str, str]:
+        """Return each setting's name in the environment."""
+        aliases = {name: field.validation_alias for name, field in cls.model_fields.items()}
+        return {name: str(alias or f"SURICATE_{name.upper()}") for name, alias in aliases.items()}
 
     @property
     def log_threshold(self) -> int:
@@ -107,8 +146,8 @@ def read() -> Settings:
 
 
 def _variable(loc: tuple[int | str, ...]) -> str:
-    name = str(loc[0]) if loc else "?"
-    return name if name.startswith("SURICATE_") else f"SURICATE_{name.upper()}"
+    name, variables = str(loc[0]) if loc else "?", Settings.variables()
+    return name.upper() if name.upper() in variables.values() else variables.get(name, name)
 
 
 def _is_loopback(host: str) -> bool:

@@ -54,6 +54,18 @@ async def test_setting_that_is_not_valid_is_named_in_one_line_without_a_trace(tm
     assert errors.count("\n") == 1
 
 
+async def test_key_that_cannot_stand_in_a_header_is_told_by_its_provider_and_not_shown(
+    tmp_path: Path, database_url: str
+) -> None:
+    status, _, errors = await ran(
+        tmp_path, "serve", SURICATE_DATABASE_URL=database_url, SURICATE_PORT="0", GEMINI_API_KEY="sk-canary\n"
+    )
+
+    assert status == 1
+    assert "suricate: The provider gemini cannot be set up. The provider's API key has characters" in errors
+    assert "canary" not in errors
+
+
 async def test_address_that_is_not_loopback_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     status, _, errors = await ran(tmp_path, "serve", "--host", "0.0.0.0")
 

@@ -11,8 +11,8 @@ from app.settings import Settings, read
 
 @pytest.fixture(autouse=True)
 def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"SURICATE_{name.upper()}", raising=False)
+    for name in Settings.variables().values():
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_defaults_are_safe_and_need_nothing() -> None:
@@ -76,8 +76,41 @@ def test_any_other_address_is_refused_without_authentication(host: str) -> None:
         Settings(host=host).check()
 
 
-def test_keys_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SURICATE_OPENAI_COMPATIBLE_API_KEY", "sk-canary")
+@pytest.mark.parametrize("vendor", ["anthropic", "openai", "gemini"])
+def test_vendors_variables_bear_the_names_that_their_own_tools_use(monkeypatch: pytest.MonkeyPatch, vendor: str) -> None:
+    monkeypatch.setenv(f"{vendor.upper()}_API_KEY", "key")
+    monkeypatch.setenv(f"{vendor.upper()}_BASE_URL", "http://127.0.0.1:1/x")
+
+    settings = read()
+
+    assert getattr(settings, f"{vendor}_api_key") == "key"
+    assert str(getattr(settings, f"{vendor}_base_url")) == "http://127.0.0.1:1/x"
+
+
+@pytest.mark.parametrize("vendor", ["anthropic", "openai", "gemini"])
+def test_vendors_variables_with_the_prefix_or_empty_set_nothing(monkeypatch: pytest.MonkeyPatch, vendor: str) -> None:
+    monkeypatch.setenv(f"SURICATE_{vendor.upper()}_API_KEY", "key")
+    monkeypatch.setenv(f"{vendor.upper()}_API_KEY", "")
+    monkeypatch.setenv(f"{vendor.upper()}_BASE_URL", "")
+
+    settings = read()
+
+    assert (getattr(settings, f"{vendor}_api_key"), getattr(settings, f"{vendor}_base_url")) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["ANTHROPIC_BASE_URL", "OPENAI_BASE_URL", "GEMINI_BASE_URL"])
+def test_vendors_url_that_is_none_is_refused_by_the_name_of_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "no url")
+
+    with pytest.raises(StartupError, match=rf"valid\. {name}: "):
+        read()
+
+
+@pytest.mark.parametrize(
+    "name", ["SURICATE_OPENAI_COMPATIBLE_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"]
+)
+def test_keys_are_never_printed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "sk-canary")
 
     assert "canary" not in repr(read())
     assert "canary" not in str(read())

@@ -1,14 +1,18 @@
 """Routes of the service itself: is it alive, is it ready, what does it measure, what can it do."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import PlainTextResponse, Response
 
-from app import telemetry
-from app.api import documents
+from app import realms, telemetry
+from app.api import documents, views
 from app.api.answers import as_json
+from app.api.defaults import Defaults
 from app.api.dependencies import Query, Rooms
-from app.errors import CapabilityUnavailable
+from app.errors import CapabilityUnavailable, Refused
+from app.providers import models
 
 router = APIRouter(tags=["service"])
 
@@ -55,10 +59,45 @@ async def capabilities(request: Request, house: Rooms) -> Response:
     })
 
 
+@router.get(
+    "/v1/models",
+    responses={200: {"model": views.ModelList}, **documents.problems(422)},
+    summary="Models that sessions may name",
+)
+async def list_models(request: Request, house: Rooms) -> Response:
+    """List the models of the configured providers and what is known of them; no provider is asked."""
+    Query(request)
+    async with house.journal.database.connection() as db:
+        config = (await realms.get(db)).config
+    default = _default(Defaults(config, house.providers, house.default_model, house.tools))
+    listed: list[tuple[str, str]] = [*models.current(house.providers)]
+    if default is not None and default not in listed:
+        listed.append(default)
+    return as_json({
+        "models": [
+            {
+                "id": model,
+                "provider": provider,
+                **asdict(models.known(provider, model)),
+                "is_default": (provider, model) == default,
+            }
+            for provider, model in listed
+        ],
+        "open_providers": [name for name in models.OPEN if name in house.providers],
+    })
+
+
+def _default(defaults: Defaults) -> tuple[str, str] | None:
+    """Return provider and model of sessions that name none; None where this server can no longer serve that model."""
+    try:
+        return defaults.providers.choose(defaults.model, defaults.config.default_provider), defaults.model
+    except Refused:
+        return None
+
+
 @router.post(
     "/v1/sessions/{session_id}/compact", status_code=501, responses=documents.problems(501), summary="Not in this version"
 )
-@router.get("/v1/models", status_code=501, responses=documents.problems(501), summary="Not in this version")
 async def not_yet(request: Request) -> Response:
     """Refuse a route of the contract whose feature this version does not have."""
     raise CapabilityUnavailable(f"This server does not have {request.scope['route'].path} yet.")

@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from app.providers.models import Ability
+from app.providers.registry import Name
+
 
 class UsageView(BaseModel):
     """Tokens as the providers reported them; `input_tokens` is without cached ones."""
@@ -155,6 +158,27 @@ class MessagePage(BaseModel):
 
     messages: list[MessageView]
     next_after: int
+
+
+class ModelView(BaseModel):
+    """A model that sessions may name; null is not known.
+
+    `context_window` counts a call's tokens with its answer. `is_default`: sessions that name no model get this one.
+    """
+
+    id: str
+    provider: Name
+    context_window: int | None
+    max_output_tokens: int | None
+    abilities: list[Ability] | None
+    is_default: bool
+
+
+class ModelList(BaseModel):
+    """The models of this server's providers; those of `open_providers` have names that only their operators know."""
+
+    models: list[ModelView]
+    open_providers: list[Name]
 
 
 class Problem(BaseModel):

@@ -12,7 +12,7 @@ from app.providers.calls import Caller
 from app.providers.deadlines import Deadlines
 from app.providers.openai_responses import AnswerReader, write_request
 
-DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
+BASE_URL: Final = "https://api.openai.com/v1"
 
 
 class Params(provider_params.Strict):
@@ -43,8 +43,8 @@ class OpenAI:
     """The API under one base URL.
 
     Args:
-        base_url: what `/responses` is appended to, e.g. `DEFAULT_BASE_URL`.
-        api_key: sent as a bearer token.
+        base_url: what `/responses` is appended to, e.g. `BASE_URL`.
+        api_key: sent as a bearer token; None sends none.
         transport: closed with the provider; by default one of its own.
 
     Raises:
@@ -54,12 +54,12 @@ class OpenAI:
     def __init__(
         self,
         base_url: str,
-        api_key: str,
+        api_key: str | None,
         *,
         deadlines: Deadlines | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        headers = {"authorization": f"Bearer {api_key}"}
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._caller = Caller(base_url, headers, deadlines=deadlines, transport=transport)
 
     def check_params(self, params: Mapping[str, Any]) -> None:

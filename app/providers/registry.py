@@ -19,7 +19,12 @@ _INFERRED: tuple[tuple[str, Name], ...] = (
     (r"gemini-", "gemini"),
     (r"scripted(-|$)", "scripted"),
 )
-_HINTS = {"openai_compatible": "Set SURICATE_OPENAI_COMPATIBLE_BASE_URL to the API's base URL."}
+_HINTS: Mapping[str, str] = {
+    "anthropic": "Set ANTHROPIC_API_KEY, or ANTHROPIC_BASE_URL for a server that speaks its API.",
+    "openai": "Set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that speaks its API.",
+    "gemini": "Set GEMINI_API_KEY, or GEMINI_BASE_URL for a server that speaks its API.",
+    "openai_compatible": "Set SURICATE_OPENAI_COMPATIBLE_BASE_URL to the API's base URL.",
+}
 
 
 class Providers(Mapping[str, Provider]):
@@ -51,8 +56,7 @@ class Providers(Mapping[str, Provider]):
         if name is None:
             raise InvalidRequest.at("provider", "The provider cannot be told from this model's name; name one.")
         if name not in self._configured:
-            hint = _HINTS.get(name, "This version of the server does not have it.")
-            raise CapabilityUnavailable(f"The provider {name} is not available here. {hint}")
+            raise CapabilityUnavailable(f"The provider {name} is not available here. {_HINTS.get(name, '')}".rstrip())
         return name
 
     def check_params(self, name: str, params: Mapping[str, Any]) -> None:

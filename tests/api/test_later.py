@@ -81,7 +81,6 @@ async def test_provider_that_is_not_configured_is_refused(service: Service, prov
     ("method", "path"),
     [
         ("POST", "{session}/compact"),
-        ("GET", "/v1/models"),
     ],
 )
 async def test_later_route_is_refused(service: Service, desk: Desk, method: str, path: str) -> None:

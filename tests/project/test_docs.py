@@ -17,7 +17,7 @@ from app.api import documents, problems
 from app.db.tables import metadata
 from app.journal.types import EVENTS, RESERVED
 from app.main import create_app
-from app.providers import openai_compatible, scripted
+from app.providers import anthropic, gemini, openai, openai_compatible, scripted
 from app.realms import Config
 from app.settings import Settings
 from tests.project import source
@@ -100,7 +100,7 @@ def test_every_field_that_is_refused_is_named() -> None:
     assert fields_refused <= set(quoted(section(API, "Routes")))
 
 
-@pytest.mark.parametrize("provider", [scripted, openai_compatible])
+@pytest.mark.parametrize("provider", [scripted, openai_compatible, anthropic, openai, gemini])
 def test_provider_params_are_in_their_page(provider: Any) -> None:
     name = provider.__name__.rpartition(".")[2]
     text = section(API, f"`{name}`").partition("| provider_params")[2]

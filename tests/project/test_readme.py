@@ -80,13 +80,13 @@ def test_the_table_of_settings_is_what_the_code_reads() -> None:
     told = rows(section(README, "Settings"))
 
     assert told == [
-        [f"`SURICATE_{name.upper()}`", _default(field.default), _meaning(name, field.description or "")]
+        [f"`{Settings.variables()[name]}`", _default(field.default), _meaning(name, field.description or "")]
         for name, field in Settings.model_fields.items()
     ]
 
 
 def test_no_document_names_a_setting_that_is_gone() -> None:
-    known = {f"SURICATE_{name.upper()}" for name in Settings.model_fields}
+    known = set(Settings.variables().values())
     known |= set(re.findall(r"SURICATE_DB_\w+", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
     named = {name for page in documents() for name in re.findall(r"SURICATE_[A-Z_]+[A-Z]", page.read_text(encoding="utf-8"))}
 

@@ -12,7 +12,7 @@ from app.agent.step import RetryPolicy, Step
 from app.errors import InvalidRequest, StartupError
 from app.messages import Image, Message, Reasoning, Text, ToolResult, ToolUse, Usage
 from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolSpec, VendorChunk
-from app.providers.openai import DEFAULT_BASE_URL, OpenAI
+from app.providers.openai import BASE_URL, OpenAI
 from tests.provider_double import scripts as play
 from tests.provider_double.openai import OpenAIDouble
 from tests.provider_double.scripts import Script
@@ -259,14 +259,14 @@ async def test_transcript_of_another_vendor_is_translated(vendor: OpenAIDouble, 
 )
 def test_params_are_refused_one_by_one_by_name(params: dict[str, Any], locs: list[str]) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        OpenAI(DEFAULT_BASE_URL, "k").check_params(params)
+        OpenAI(BASE_URL, "k").check_params(params)
 
     errors = caught.value.members["errors"]
     assert isinstance(errors, list)
     assert [error["loc"] for error in errors] == [f"provider_params.{loc}" for loc in locs]
 
 
-@pytest.mark.parametrize(("url", "key"), [("api.openai.com", "k"), ("ftp://x/v1", "k"), (DEFAULT_BASE_URL, "k\n")])
+@pytest.mark.parametrize(("url", "key"), [("api.openai.com", "k"), ("ftp://x/v1", "k"), (BASE_URL, "k\n")])
 def test_url_or_key_that_cannot_be_used_stops_the_start(url: str, key: str) -> None:
     with pytest.raises(StartupError):
         OpenAI(url, key)

@@ -7,7 +7,7 @@ import pytest
 
 from app.messages import Message, Text
 from app.providers.base import ModelRequest, NativeSchema
-from app.providers.openai import DEFAULT_BASE_URL, OpenAI
+from app.providers.openai import BASE_URL, OpenAI
 from app.providers.openai_responses import write_request
 from app.providers.openai_schemas import is_strict
 from tests.provider_double.openai_input import Issued, complaints, strict_complaints
@@ -24,7 +24,7 @@ def with_a(schema: Any) -> dict[str, Any]:
 
 
 def adapted(schema: dict[str, Any]) -> NativeSchema:
-    native = OpenAI(DEFAULT_BASE_URL, "k").native_schema(schema)
+    native = OpenAI(BASE_URL, "k").native_schema(schema)
     assert native is not None
     return native
 
@@ -125,7 +125,7 @@ def test_schema_of_another_shape_is_sent_whole_and_not_strict_with_a_warning(sch
     "schema", [{"type": "array", "items": STRING}, {"anyOf": [closed(), closed(a=STRING)]}, {}, {"type": "object", "anyOf": []}]
 )
 def test_root_that_no_mode_takes_has_no_native_schema(schema: dict[str, Any]) -> None:
-    assert OpenAI(DEFAULT_BASE_URL, "k").native_schema(schema) is None
+    assert OpenAI(BASE_URL, "k").native_schema(schema) is None
 
 
 @pytest.mark.parametrize(("schema", "expected"), [(closed(a=STRING), True), (with_a({}), False)])
