@@ -6,7 +6,7 @@
     │   ├── SessionNotFound  TurnNotFound  RouteNotFound  MethodNotAllowed
     │   ├── SessionBusy  SessionNotRunning  SessionArchived  SessionExists  TurnNotQueued  ToolCallNotPending
     │   ├── IdempotencyKeyReused  IdempotencyInProgress  ConfigConflict
-    │   └── CapabilityUnavailable  SessionPersistenceDisabled
+    │   └── CapabilityUnavailable  SessionPersistenceDisabled  SessionCompactionDisabled
     ├── StoreUnavailable        Postgres could not be reached or refused the write
     ├── StartupError            the process cannot start; the message says what to do
     ├── Fenced                  another attempt owns the turn now; stop for good
@@ -172,6 +172,15 @@ class SessionPersistenceDisabled(Refused):
 
     def __init__(self) -> None:
         super().__init__("An ephemeral session is not exported, forked or resumed.")
+
+
+class SessionCompactionDisabled(Refused):
+    """The realm's compaction is switched off."""
+
+    code = "SESSION_COMPACTION_DISABLED"
+
+    def __init__(self) -> None:
+        super().__init__("Compaction is switched off in this realm.")
 
 
 class StoreUnavailable(SuricateError):

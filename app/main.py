@@ -17,7 +17,7 @@ from pydantic import HttpUrl
 from app import ids
 from app.agent.loop import Limits
 from app.agent.step import RetryPolicy
-from app.api import copies, documents, events, problems, realm, service, sessions, tool_results, turns
+from app.api import compaction, copies, documents, events, problems, realm, service, sessions, tool_results, turns
 from app.api.dependencies import House
 from app.api.front import Front
 from app.db import embedded
@@ -176,7 +176,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False},
         redoc_url=None,
     )
-    for room in (sessions, copies, turns, tool_results, events, realm, service):
+    for room in (sessions, compaction, copies, turns, tool_results, events, realm, service):
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)
@@ -197,6 +197,7 @@ async def _build(settings: Settings, database: Database, stack: AsyncExitStack) 
         settings.answer_timeout_seconds,
         settings.turn_timeout_seconds,
         settings.turn_output_tokens,
+        settings.unknown_context_tokens,
     )
     bench = Bench(journal, providers, tools, limits)
     pool = Pool(bench, node_id, lease_seconds=settings.lease_seconds, max_live_turns=settings.max_live_turns)
@@ -277,4 +278,5 @@ def _house(settings: Settings, rooms: Rooms) -> House:
         sse_ping_seconds=settings.sse_ping_seconds,
         pool_size=settings.pool_size,
         is_ready=rooms.readiness,
+        unknown_context_tokens=settings.unknown_context_tokens,
     )

@@ -65,10 +65,11 @@ class Config(Strict):
         builtins: whether the built-in tools are offered.
         fallback_models: asked in this order.
         structured_output_retries: further tries at an answer that breaks its schema, 0 to 10.
+        compaction: whether long transcripts are summed up; else yes.
         approval_tools: names of tools whose calls wait for an approval.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("fallback_models", "compaction")
+    later: ClassVar[tuple[str, ...]] = ("fallback_models",)
     """Keys whose feature this version does not have: refused with 501 while they ask for anything."""
 
     default_model: ModelName | None = None
@@ -82,6 +83,11 @@ class Config(Strict):
     compaction: Compaction | None = None
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] | None = None
     approval_tools: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = None
+
+    @property
+    def compacts(self) -> bool:
+        """Whether long transcripts are summed up."""
+        return self.compaction is None or self.compaction.enabled
 
     @model_validator(mode="before")
     @classmethod

@@ -262,7 +262,7 @@ async def erase(tx: Transaction, session: Session, *, forgets_keys: bool = True)
 async def messages(db: Connection, session_id: str, *, after: int, limit: int) -> list[dict[str, Any]]:
     """Read a session's history, oldest first, from behind an ordinal, as the wire has it."""
     rows = await db.fetch(
-        """SELECT ordinal, role, content, turn_id, stop_reason, created_at FROM messages
+        """SELECT ordinal, role, content, turn_id, stop_reason, created_at, is_summary FROM messages
            WHERE session_id = $1 AND ordinal > $2 ORDER BY ordinal LIMIT $3""",
         session_id,
         after,
@@ -271,11 +271,15 @@ async def messages(db: Connection, session_id: str, *, after: int, limit: int) -
     return [_message_view(row) for row in rows]
 
 
-async def transcript(db: Connection, session_id: str) -> list[Message]:
-    """Read all that a model is to see of a session: every message but the system's, oldest first."""
+async def transcript(db: Connection, session: Session) -> list[Message]:
+    """Read all that a model is to see of a session, oldest first: the newest summary, and what it does not stand in for."""
     rows = await db.fetch(
-        "SELECT role, content, stop_reason FROM messages WHERE session_id = $1 AND role <> 'system' ORDER BY ordinal",
-        session_id,
+        """(SELECT 0 AS place, role, content, stop_reason FROM messages
+            WHERE session_id = $1 AND is_summary ORDER BY ordinal DESC LIMIT 1)
+           UNION ALL SELECT ordinal, role, content, stop_reason FROM messages
+           WHERE session_id = $1 AND ordinal > $2 AND role <> 'system' AND NOT is_summary ORDER BY place""",
+        session.id,
+        session.summed_up_to,
     )
     return [Message(row["role"], load_content(row["content"]), row["stop_reason"]) for row in rows]
 
@@ -390,7 +394,9 @@ def _message_view(row: Row) -> dict[str, Any]:
         "turn_id": _text(row["turn_id"]),
         "created_at": clock.rfc3339(row["created_at"]),
     }
-    return shown if row["stop_reason"] is None else shown | {"stop_reason": row["stop_reason"]}
+    if row["stop_reason"] is not None:
+        shown["stop_reason"] = row["stop_reason"]
+    return shown | {"summary": True} if row["is_summary"] else shown
 
 
 def _text(value: object) -> str | None:

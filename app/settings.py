@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     turn_output_tokens: int = Field(
         1_000_000, ge=1, description="Most output tokens of a turn; past it the turn fails `OUTPUT_LIMIT`."
     )
+    unknown_context_tokens: int = Field(
+        128_000, ge=1_000, description="What a model is taken to read at most where nothing is known of it, in tokens."
+    )
     step_limit: int = Field(100, ge=1, description="Most model calls in one turn; past it the turn fails `STEP_LIMIT`.")
     provider_connect_timeout_seconds: Seconds = Field(10, description="Longest wait for a connection to a provider.")
     provider_first_byte_timeout_seconds: Seconds = Field(60, description="Longest wait for a provider's answer to begin.")

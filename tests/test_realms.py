@@ -16,9 +16,6 @@ pytestmark = pytest.mark.anyio
 
 LATER: dict[str, Any] = {
     "fallback_models": [{"model": "scripted", "provider": "scripted"}, {"model": "other"}],
-    "budget_limits": {"max_tokens": 0, "max_duration_seconds": 1.5, "max_tool_calls": 3},
-    "compaction": {"enabled": False},
-    "structured_output_retries": 10,
 }
 
 

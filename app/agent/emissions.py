@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from app.agent.compaction import Compacted
 from app.agent.transcript import Call
 from app.journal.entry import TurnChange
 from app.journal.event import Event
@@ -68,6 +69,13 @@ class Pend:
 
 
 @dataclass(frozen=True, slots=True)
+class SumUp:
+    """A summary stands in for all but the last messages that the model reads."""
+
+    compacted: Compacted
+
+
+@dataclass(frozen=True, slots=True)
 class Await:
     """Nothing is left to do but wait for callers. The loop goes on once no call is pending, with their answers in its calls."""
 
@@ -82,4 +90,4 @@ class Discard:
     reason: str
 
 
-Emission: TypeAlias = Say | Tell | Record | Pend | Await | Discard
+Emission: TypeAlias = Say | Tell | Record | Pend | Await | SumUp | Discard

@@ -12,13 +12,16 @@ from typing import Any
 import orjson
 
 from app import clock
+from app.agent import compaction
 from app.agent.answers import Wanted
 from app.agent.budget import Budget
 from app.agent.calls import Calls, Spawn
-from app.agent.emissions import Emission, Record, Tell
+from app.agent.compaction import Memory
+from app.agent.emissions import Emission, Record, SumUp, Tell
 from app.agent.step import RetryPolicy, Step
 from app.agent.transcript import Call
-from app.errors import AgentError
+from app.errors import AgentError, ProviderError
+from app.journal.asides import CompactionFailed, CompactionStarted
 from app.journal.entry import Ending, TurnChange
 from app.journal.event import Event
 from app.journal.types import (
@@ -46,6 +49,8 @@ class Task:
         approvals: names of tools whose calls wait for leave.
         output_schema: JSON Schema of the answer; None is free text.
         schema_retries: further tries at an answer that breaks it.
+        context_tokens: most that the model reads.
+        compacts: whether a transcript that comes near it is summed up.
     """
 
     provider: Provider
@@ -64,6 +69,8 @@ class Task:
     budget: Budget = field(default_factory=Budget)
     output_schema: Mapping[str, Any] | None = None
     schema_retries: int = 0
+    context_tokens: int = 128_000
+    compacts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class Limits:
     answer_timeout_seconds: float = 3600.0
     turn_timeout_seconds: float = 3600.0
     turn_output_tokens: int = 1_000_000
+    unknown_context_tokens: int = 128_000
 
 
 class Loop:
@@ -98,6 +106,7 @@ class Loop:
         self._recorded_at = clock.monotonic()
         self._step: Step | None = None
         self._refusal: AgentError | None = None
+        self._memory = Memory(task.provider, task.model, task.context_tokens)
 
     def unrecorded(self) -> TurnChange:
         """Return what budgets have to count of a step that will not be recorded."""
@@ -118,10 +127,11 @@ class Loop:
                     async for emission in emissions:
                         yield emission
                 self._history += [calls.message, *calls.steered]
-            self._step = step = self._next_step()
-            async with aclosing(step.run(self._limits.retries)) as emissions:
+            async with aclosing(self._ask()) as emissions:
                 async for emission in emissions:
                     yield emission
+            assert self._step is not None
+            step = self._step
             record, open_calls = await self._conclude(step)
             self._step = None
             yield record
@@ -135,6 +145,51 @@ class Loop:
             if record.ends and not record.steered:
                 return
             self._wanted.check()
+
+    async def _ask(self) -> AsyncGenerator[Emission, None]:
+        """Take one step, summing up what the model reads before it where that is due, or once where it is too long."""
+        if self._task.compacts and self._memory.is_due(self._history):
+            async with aclosing(self._sum_up()) as emissions:
+                async for emission in emissions:
+                    yield emission
+        for is_last in (not self._task.compacts, True):
+            async with aclosing(self._take_step(is_last=is_last)) as emissions:
+                async for emission in emissions:
+                    yield emission
+            if self._step is not None:
+                return
+
+    async def _take_step(self, *, is_last: bool) -> AsyncGenerator[Emission, None]:
+        """Ask the model; where it says that there is too much to read, sum up, and leave no step."""
+        self._step = step = self._next_step()
+        try:
+            async with aclosing(step.run(self._limits.retries)) as emissions:
+                async for emission in emissions:
+                    yield emission
+        except ProviderError as error:
+            if is_last or error.reason != "CONTEXT_OVERFLOW" or compaction.cut(self._history) is None:
+                raise
+            self._step = None
+            async with aclosing(self._sum_up()) as emissions:
+                async for emission in emissions:
+                    yield emission
+
+    async def _sum_up(self) -> AsyncGenerator[Emission, None]:
+        """Have a summary stand in for older messages; where there is nothing to sum up, nothing happens."""
+        parts, before = compaction.cut(self._history), len(self._history)
+        if parts is None:
+            return
+        yield Tell([CompactionStarted(compaction.tokens_of(self._history), before)])
+        try:
+            summary = await self._memory.sum_up(parts)
+        except AgentError as error:
+            yield Tell([CompactionFailed(error.detail)])
+            raise
+        self._history = [summary.message, *parts.kept]
+        self._memory.take(self._history)
+        self._usage = _sum(self._usage, summary.usage)
+        self._task.budget.spend(tokens=summary.usage.total_tokens, output=summary.usage.output_tokens)
+        yield SumUp(compaction.Compacted.of(parts, summary))
 
     def _calls(self, open_calls: Sequence[Call]) -> Calls:
         limits = self._limits

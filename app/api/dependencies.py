@@ -13,7 +13,9 @@ from app.api import problems, strict_json
 from app.errors import BodyTooLarge, InvalidCursor, InvalidRequest, UnsupportedMediaType
 from app.idempotency import Request as KeyedRequest
 from app.journal.journal import Journal
+from app.providers import models
 from app.providers.registry import Providers
+from app.sessions import Options
 from app.tools.registry import Registry
 from app.turns.claims import Claimant
 
@@ -36,8 +38,13 @@ class House:
     max_wait_seconds: float
     sse_ping_seconds: float
     pool_size: int
+    unknown_context_tokens: int
     is_ready: Callable[[], Mapping[str, bool]]
     """What `/readyz` tells: each thing that must be so, and whether it is."""
+
+    def context_tokens(self, options: Options) -> int:
+        """Return how much a session's model reads at most."""
+        return models.known(options.provider, options.model).context_window or self.unknown_context_tokens
 
 
 def house(request: Request) -> House:

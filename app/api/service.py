@@ -11,7 +11,7 @@ from app.api import documents, views
 from app.api.answers import as_json
 from app.api.defaults import Defaults
 from app.api.dependencies import Query, Rooms
-from app.errors import CapabilityUnavailable, Refused
+from app.errors import Refused
 from app.providers import models
 
 router = APIRouter(tags=["service"])
@@ -55,6 +55,7 @@ async def capabilities(request: Request, house: Rooms) -> Response:
         "builtin_tools": list(house.tools.names()),
         "on_busy": ["reject", "queue", "steer", "interrupt"],
         "interrupt_modes": ["now", "after_step"],
+        "compaction": True,
         "limits": {"max_body_bytes": house.max_body_bytes, "max_wait_seconds": house.max_wait_seconds},
     })
 
@@ -93,11 +94,3 @@ def _default(defaults: Defaults) -> tuple[str, str] | None:
         return defaults.providers.choose(defaults.model, defaults.config.default_provider), defaults.model
     except Refused:
         return None
-
-
-@router.post(
-    "/v1/sessions/{session_id}/compact", status_code=501, responses=documents.problems(501), summary="Not in this version"
-)
-async def not_yet(request: Request) -> Response:
-    """Refuse a route of the contract whose feature this version does not have."""
-    raise CapabilityUnavailable(f"This server does not have {request.scope['route'].path} yet.")

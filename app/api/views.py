@@ -151,6 +151,7 @@ class MessageView(BaseModel):
     turn_id: str | None
     stop_reason: str | None = None
     created_at: str
+    summary: bool | None = None
 
 
 class MessagePage(BaseModel):

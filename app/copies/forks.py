@@ -21,10 +21,10 @@ FROM turns t JOIN unnest($3::uuid[], $4::uuid[]) AS copied(original, id) ON t.id
 WHERE t.session_id = $1
 """
 _COPY_MESSAGES = """
-INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at, is_summary)
-SELECT $2, row_number() OVER (ORDER BY ordinal), copied.id, role, content, stop_reason, created_at, is_summary
+INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at)
+SELECT $2, row_number() OVER (ORDER BY ordinal), copied.id, role, content, stop_reason, created_at
 FROM messages m LEFT JOIN unnest($3::uuid[], $4::uuid[]) AS copied(original, id) ON m.turn_id = copied.original
-WHERE m.session_id = $1 AND (m.turn_id IS NULL OR copied.id IS NOT NULL)
+WHERE m.session_id = $1 AND NOT m.is_summary AND (m.turn_id IS NULL OR copied.id IS NOT NULL)
 """
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.journal.event import Event
+from app.messages import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class CompactionCompleted(Event):
     summary_tokens: int
     messages_before: int
     messages_after: int
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)

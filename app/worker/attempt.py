@@ -12,11 +12,12 @@ from typing import TypeVar
 
 import structlog
 
-from app import sessions, telemetry
+from app import realms, sessions, telemetry
 from app.agent import transcript
 from app.agent.budget import Budget, Meter, meters
 from app.agent.calls import Spawn
-from app.agent.emissions import Await, Discard, Emission, Pend, Record, Say, Tell, Wish
+from app.agent.compaction import Compacted
+from app.agent.emissions import Await, Discard, Emission, Pend, Record, Say, SumUp, Tell, Wish
 from app.agent.loop import Limits, Loop, Task
 from app.agent.transcript import Call
 from app.errors import AgentError, Fenced, StoreUnavailable
@@ -25,12 +26,13 @@ from app.journal.entry import Entry
 from app.journal.journal import Journal, Transaction
 from app.journal.types import StepDiscarded
 from app.messages import Message
+from app.providers import models
 from app.providers.base import Provider
 from app.sessions import Session
 from app.tools import builtin
 from app.tools.external import External
 from app.tools.registry import Registry
-from app.turns import boundary, endings, turn, waiting
+from app.turns import boundary, compacting, endings, turn, waiting
 from app.turns.boundary import Crossing
 from app.turns.claims import Claim, Claimant
 from app.turns.waiting import Wanted
@@ -135,12 +137,20 @@ class Attempt:
                 self._recorder.put(*events)
             case Record():
                 await self._record(emission)
+            case Pend() | Await() | SumUp():
+                await self._turn_outward(emission)
+            case Discard(step, reason):
+                await self._discard(step, reason)
+
+    async def _turn_outward(self, emission: Pend | Await | SumUp) -> None:
+        """Carry out what takes the session's lock."""
+        match emission:
             case Pend(wishes):
                 await self._pend(wishes)
             case Await(calls):
                 await self._await(calls)
-            case Discard(step, reason):
-                await self._discard(step, reason)
+            case SumUp(compacted):
+                await self._sum_up(compacted)
 
     async def _record(self, record: Record) -> None:
         try:
@@ -176,6 +186,12 @@ class Attempt:
         await self._claimed(act)
         for wish in wishes:
             wish.call.pending = wish.kind
+
+    async def _sum_up(self, compacted: Compacted) -> None:
+        async def act(tx: Transaction, session: Session, number: int) -> None:
+            await compacting.keep(tx, session, self._claim.turn_id, compacted, number=number)
+
+        await self._claimed(act)
 
     async def _await(self, calls: Sequence[Call]) -> None:
         """Let the turn wait without this attempt; where all was answered meanwhile, take the answers and go on."""
@@ -250,7 +266,14 @@ class Attempt:
             budget=self._budget(),
             output_schema=options.output_schema,
             schema_retries=options.structured_output_retries,
+            context_tokens=models.known(options.provider, options.model).context_window
+            or self._bench.limits.unknown_context_tokens,
+            compacts=await self._compacts(),
         )
+
+    async def _compacts(self) -> bool:
+        async with self._bench.journal.database.connection() as db:
+            return (await realms.get(db)).config.compacts
 
     def _budget(self) -> Budget:
         claim, limits = self._claim, self._bench.limits
@@ -263,7 +286,7 @@ class Attempt:
 
     async def _history(self) -> Sequence[Message]:
         async with self._bench.journal.database.connection() as db:
-            return await sessions.transcript(db, self._claim.session_id)
+            return await sessions.transcript(db, await sessions.get(db, self._claim.session_id))
 
     async def _open_calls(self) -> list[Call]:
         state = await self._current_step()

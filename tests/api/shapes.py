@@ -145,6 +145,14 @@ EVENTS: Mapping[str, Mapping[str, Check]] = {
     "tool_execution_completed": {**_CALL, "result": is_text, "is_error": is_bool, "duration_ms": is_count},
     "tool_execution_timed_out": {**_CALL, "timeout_ms": is_count},
     "tool_call_pending": {**PENDING},
+    "compaction_started": {"input_tokens": is_count, "message_count": is_count},
+    "compaction_completed": {
+        "summary_tokens": is_count,
+        "messages_before": is_count,
+        "messages_after": is_count,
+        "usage": shaped(USAGE),
+    },
+    "compaction_failed": {"error": is_text},
     "budget_warning": {"budget_type": is_text, "used": is_anything, "limit": is_anything, "percent": is_count},
     "tool_result_received": {**_CALL, "is_error": is_bool},
     "retrying": {"attempt": is_count, "max_attempts": is_count, "reason": is_text, "delay_ms": is_count},
@@ -176,7 +184,8 @@ def assert_log(events: Sequence[Mapping[str, Any]], *, is_at_rest: bool = True) 
     by_turn: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for event in events:
         assert_event(event)
-        assert (event["turn_id"] is None) == event["type"].startswith("session_")
+        if not event["type"].startswith("compaction_"):  # asked for by a caller it stands outside any turn
+            assert (event["turn_id"] is None) == event["type"].startswith("session_")
         if event["turn_id"] is not None:
             by_turn[event["turn_id"]].append(event)
     for own in by_turn.values():

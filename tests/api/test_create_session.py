@@ -12,6 +12,8 @@ from tests.service import Service, read_frames
 
 pytestmark = pytest.mark.anyio
 
+BUILTINS = ["datetime", "wait", "tasks"]
+
 DOUBLE = {"model": "double", "provider": "openai_compatible"}
 ODD = 'NUL \0, quote ", back\\slash, line\nfeed, \x85, \u2028, \u2029, é, 漢字, 😀, \x7f, \ufffd, e\u0301'
 
@@ -160,9 +162,7 @@ async def test_system_prompt_max_tokens_and_params_reach_the_provider(service: S
     assert created["session"]["state"]["message_count"] == 3
 
 
-@pytest.mark.parametrize(
-    ("tools", "names"), [(None, ["datetime"]), ({"builtins": True}, ["datetime"]), ({"builtins": False}, [])]
-)
+@pytest.mark.parametrize(("tools", "names"), [(None, BUILTINS), ({"builtins": True}, BUILTINS), ({"builtins": False}, [])])
 async def test_builtin_tools_are_offered_unless_switched_off(
     service: Service, double: ProviderDouble, tools: dict[str, bool] | None, names: list[str]
 ) -> None:

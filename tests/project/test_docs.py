@@ -4,7 +4,7 @@ import ast
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import jsonschema
 import orjson
@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import Table
 
 from app import telemetry
+from app.agent.budget import Meter
 from app.api import documents, problems
 from app.db.tables import metadata
 from app.journal.types import EVENTS, RESERVED
@@ -90,6 +91,7 @@ def test_every_error_class_has_a_code_with_a_status() -> None:
 
 def test_every_reason_of_a_failed_turn_is_in_its_page() -> None:
     raised = {word for word in first_words(calls("AgentError", "ProviderError")) if word.isupper()}
+    raised |= set(get_args(get_type_hints(Meter)["reason"]))
 
     assert set(first_column(API, "Reasons of a failed turn")) == raised
 

@@ -163,6 +163,8 @@ def _objects(printed: str) -> list[Any]:
 def _default(value: object) -> str:
     if value is None:
         return "unset"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

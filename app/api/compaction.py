@@ -1,0 +1,80 @@
+"""The route by which a caller has a session's transcript summed up."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from app import idempotency, realms, sessions
+from app.agent import compaction
+from app.api import documents, schemas, views
+from app.api.answers import as_json
+from app.api.dependencies import House, Rooms, body, keyed
+from app.errors import AgentError, SessionArchived, SessionBusy, SessionCompactionDisabled
+from app.journal.asides import CompactionFailed, CompactionStarted
+from app.journal.entry import Entry
+from app.journal.event import Event
+from app.journal.journal import Transaction
+from app.sessions import Session
+from app.turns import compacting
+
+router = APIRouter(tags=["sessions"])
+
+
+@router.post(
+    "/v1/sessions/{session_id}/compact",
+    responses={200: {"model": views.SessionView}, **documents.problems(400, 404, 409, 413, 415, 422, 501)},
+    summary="Sum up what the model reads",
+)
+async def compact(
+    session_id: str, request: Request, house: Rooms, asked: Annotated[schemas.Nothing, Depends(body(schemas.Nothing))]
+) -> Response:
+    """Have the model sum up the older messages of an idle session; the history keeps them all."""
+    key = keyed(request, asked)
+    async with house.journal.transaction() as tx:
+        kept = await idempotency.begin(tx, key)
+        if kept is not None:
+            return as_json(kept.response, headers={"Idempotency-Replayed": "true"})
+        if (await realms.get(tx.db)).config.compacts is False:
+            raise SessionCompactionDisabled
+        session = _still(await sessions.lock(tx, session_id))
+        messages = await sessions.transcript(tx.db, session)
+        parts = compaction.cut(messages)
+        if parts is not None:
+            await _tell(tx, session, CompactionStarted(compaction.tokens_of(messages), len(messages)))
+    if parts is not None:
+        await _sum_up(house, session, parts)
+    async with house.journal.transaction() as tx:
+        view = sessions.view(await sessions.get(tx.db, session_id))
+        await idempotency.keep(tx, key, session_id=session.id, response=view)
+    return as_json(view)
+
+
+async def _sum_up(house: House, session: Session, parts: compaction.Cut) -> None:
+    options = session.options
+    try:
+        summary = await compaction.sum_up(
+            house.providers[options.provider], options.model, parts, context_tokens=house.context_tokens(options)
+        )
+    except AgentError as error:
+        async with house.journal.transaction() as tx:
+            await _tell(tx, await sessions.lock(tx, session.id), CompactionFailed(error.detail))
+        return
+    async with house.journal.transaction() as tx:
+        now = await sessions.lock(tx, session.id)
+        if now.message_count == session.message_count:
+            await compacting.keep(tx, _still(now), None, compaction.Compacted.of(parts, summary))
+        else:
+            await _tell(tx, now, CompactionFailed("A turn began meanwhile."))
+
+
+def _still(session: Session) -> Session:
+    if session.archived_at is not None:
+        raise SessionArchived("The session is archived; unarchive it first.", session_id=session.id)
+    if session.current_turn_id is not None:
+        raise SessionBusy("A turn is live. Wait for its end, or interrupt it.", session_id=session.id)
+    return session
+
+
+async def _tell(tx: Transaction, session: Session, event: Event) -> None:
+    await tx.append(Entry(session.id, session.fence, None, [event]))
