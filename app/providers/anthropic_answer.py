@@ -6,22 +6,20 @@ vendor asks, and what it cannot understand ends the answer.
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import StopReason, Usage
-from app.providers import refusals
+from app.providers import reading, refusals
 from app.providers.base import Finish, ModelChunk, ReasoningChunk, TextChunk, ToolCallChunk, VendorChunk
+from app.providers.reading import Json
 
-Json: TypeAlias = dict[str, Any]
 Channel: TypeAlias = Literal["text", "reasoning"]
 
-MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
 STOP_REASONS: Final[dict[str, StopReason]] = {
     "max_tokens": "max_tokens",
     "model_context_window_exceeded": "max_tokens",
@@ -99,7 +97,7 @@ class AnswerReader:
         try:
             for data in events:
                 if data and not self.is_done:
-                    self._take(_parsed(data))
+                    self._take(reading.event(data))
         except ProviderError as error:
             failure = error
         self._end_text()
@@ -125,23 +123,23 @@ class AnswerReader:
             raise _error_event(event.get("error"))
         if kind is None:
             raise refusals.malformed("The provider sent an event without a type.")
-        if take := self._takers.get(_string(kind)):
+        if take := self._takers.get(reading.text_of(kind)):
             take(event)
 
     def _start_message(self, event: Json) -> None:
-        self._count(_object(event.get("message")).get("usage"))
+        self._count(reading.object_of(event.get("message")).get("usage"))
 
     def _change_message(self, event: Json) -> None:
         self._count(event.get("usage"))
-        if reason := _object(event.get("delta")).get("stop_reason"):
-            self.stop_reason = STOP_REASONS.get(_string(reason), "end_turn")
+        if reason := reading.object_of(event.get("delta")).get("stop_reason"):
+            self.stop_reason = STOP_REASONS.get(reading.text_of(reason), "end_turn")
 
     def _stop_message(self, _event: Json) -> None:
         self.is_done = True
 
     def _begin_block(self, event: Json) -> None:
-        start = _object(event.get("content_block"))
-        block = _Block(_string(start.get("type")), start, self._call_count, (self._said_chars, self._call_count))
+        start = reading.object_of(event.get("content_block"))
+        block = _Block(reading.text_of(start.get("type")), start, self._call_count, (self._said_chars, self._call_count))
         self._blocks[_index(event.get("index"))] = block
         if block.kind == "tool_use":
             self._call_count += 1
@@ -152,7 +150,7 @@ class AnswerReader:
             self._add(block, start)
 
     def _change_block(self, event: Json) -> None:
-        self._add(self._block(event), _object(event.get("delta")))
+        self._add(self._block(event), reading.object_of(event.get("delta")))
 
     def _end_block(self, event: Json) -> None:
         block = self._block(event)
@@ -163,7 +161,7 @@ class AnswerReader:
             thought = {"type": "thinking", "thinking": "".join(block.pieces), "signature": block.signature}
             self._keep(thought, block.after)
         elif block.kind == "redacted_thinking":
-            self._keep({"type": "redacted_thinking", "data": _string(block.start.get("data"))}, block.after)
+            self._keep({"type": "redacted_thinking", "data": reading.text_of(block.start.get("data"))}, block.after)
 
     def _block(self, event: Json) -> _Block:
         block = self._blocks.get(_index(event.get("index")))
@@ -208,28 +206,12 @@ class AnswerReader:
         for wire_name, name in COUNTS.items():
             value = usage.get(wire_name) if isinstance(usage, dict) else None
             if value is not None:
-                self._usage[name] = value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else 0
-
-
-def _parsed(data: bytes) -> Json:
-    try:
-        return _object(orjson.loads(data))
-    except orjson.JSONDecodeError:
-        return _object(_parsed_with_surrogates(data))
-
-
-def _parsed_with_surrogates(data: bytes) -> object:
-    """Parse what the strict parser refuses; escapes of lone surrogates are the one excuse, and become U+FFFD."""
-    try:
-        text = json.dumps(json.loads(data), ensure_ascii=False)
-        return orjson.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
-    except (ValueError, RecursionError):
-        raise refusals.malformed("The provider sent an event that is not JSON.") from None
+                self._usage[name] = reading.token_count(value)
 
 
 def _error_event(error: object) -> ProviderError:
     members = error if isinstance(error, dict) else {}
-    status = ERROR_STATUS.get(_string(members.get("type")), OTHER_ERROR_STATUS)
+    status = ERROR_STATUS.get(reading.text_of(members.get("type")), OTHER_ERROR_STATUS)
     return refusals.from_status(status, {}, orjson.dumps({"error": members}))
 
 
@@ -239,17 +221,5 @@ def _index(value: object) -> int:
     return value
 
 
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise refusals.malformed("The provider sent something else where an object should be.")
-    return value
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise refusals.malformed("The provider sent something else where a text should be.")
-    return value
-
-
 def _optional_string(value: object) -> str:
-    return "" if value is None else _string(value)
+    return "" if value is None else reading.text_of(value)

@@ -6,10 +6,8 @@ taken from the sloppiest, as long as nothing has to be guessed.
 Source: https://platform.openai.com/docs/api-reference/chat
 """
 
-import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
@@ -17,17 +15,14 @@ import orjson
 
 from app.errors import ProviderError
 from app.messages import Image, Message, StopReason, Text, ToolResult, Usage
-from app.providers import refusals
+from app.providers import names, reading, refusals
 from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec
+from app.providers.reading import Json
 
-Json: TypeAlias = dict[str, Any]
 Channel: TypeAlias = Literal["text", "reasoning"]
 
 DONE: Final = b"[DONE]"
-MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
-TOOL_CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,40}")
-NOT_IN_A_TOOL_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]")
-TOOL_NAME_CHARACTERS: Final = 64
+CALL_ID_CHARACTERS: Final = 40
 # Every other reason is a regular end; whether it asks for tools is seen in the answer, not in the reason.
 STOP_REASONS: Final[dict[str, StopReason]] = {"length": "max_tokens", "content_filter": "content_filter"}
 BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
@@ -111,19 +106,11 @@ def _merged(before: Json, after: Json) -> Json:
 
 def _tool_call(use_id: str, name: str, args: Any) -> Json:
     arguments = orjson.dumps(args).decode() if isinstance(args, dict) else "{}"
-    return {"id": _wire_id(use_id), "type": "function", "function": {"name": _wire_name(name), "arguments": arguments}}
+    return {"id": _wire_id(use_id), "type": "function", "function": {"name": names.tool_name(name), "arguments": arguments}}
 
 
 def _wire_id(use_id: str) -> str:
-    """Return an id that every vendor takes, also where another vendor made it."""
-    if TOOL_CALL_ID.fullmatch(use_id):
-        return use_id
-    return "call_" + hashlib.sha256(use_id.encode()).hexdigest()[:32]
-
-
-def _wire_name(name: str) -> str:
-    """Return a name that every vendor takes: models call tools that do not exist, by names that no tool may have."""
-    return NOT_IN_A_TOOL_NAME.sub("_", name)[:TOOL_NAME_CHARACTERS] or "unnamed"
+    return names.call_id(use_id, most_characters=CALL_ID_CHARACTERS)
 
 
 class AnswerReader:
@@ -178,7 +165,7 @@ class AnswerReader:
 
     def _parsed(self, data: bytes) -> Json:
         try:
-            return _object(orjson.loads(data))
+            return reading.object_of(orjson.loads(data))
         except orjson.JSONDecodeError:
             return self._parsed_with_surrogates(data)
 
@@ -191,7 +178,7 @@ class AnswerReader:
         except (ValueError, RecursionError):
             raise refusals.malformed("The provider sent an event that is not JSON.") from None
         self._has_surrogates = True
-        return _object(event)
+        return reading.object_of(event)
 
     def _take_all(self, events: Iterable[bytes]) -> None:
         for data in events:
@@ -207,9 +194,9 @@ class AnswerReader:
         if usage := event.get("usage"):
             self._usage = _usage(usage)
         if choices := event.get("choices"):
-            choice = _object(_array(choices)[0])
+            choice = reading.object_of(reading.list_of(choices)[0])
             if delta := choice.get("delta"):
-                self._take_delta(_object(delta))
+                self._take_delta(reading.object_of(delta))
             if reason := choice.get("finish_reason"):
                 self._end(reason)
 
@@ -222,8 +209,8 @@ class AnswerReader:
             self._add("text", text)
         if calls := delta.get("tool_calls"):
             self._end_text()
-            for call in _array(calls):
-                self._chunks.append(self._tool_call(_object(call)))
+            for call in reading.list_of(calls):
+                self._chunks.append(self._tool_call(reading.object_of(call)))
 
     def _add(self, channel: Channel, text: object) -> None:
         if not isinstance(text, str):
@@ -241,14 +228,14 @@ class AnswerReader:
         self._texts.clear()
 
     def _tool_call(self, call: Json) -> ToolCallChunk:
-        function = _object(call.get("function") or {})
-        call_id, name = _string(call.get("id")), _string(function.get("name"))
+        function = reading.object_of(call.get("function") or {})
+        call_id, name = reading.text_or_empty(call.get("id")), reading.text_or_empty(function.get("name"))
         index, is_new = self._calls.find(call.get("index"), call_id, name)
         arguments = function.get("arguments") or ""
         if not isinstance(arguments, str):
             arguments = orjson.dumps(arguments).decode()
         if self._has_surrogates:
-            arguments, call_id, name = self._joined(index, arguments), _replaced(call_id), _replaced(name)
+            arguments, call_id, name = self._joined(index, arguments), reading.paired(call_id), reading.paired(name)
         return ToolCallChunk(index, call_id if is_new else None, name if is_new else None, arguments)
 
     def _joined(self, channel: Channel | int, text: str) -> str:
@@ -257,7 +244,7 @@ class AnswerReader:
         if "\ud800" <= text[-1:] <= "\udbff":
             self._held[channel] = text[-1]
             text = text[:-1]
-        return _replaced(text)
+        return reading.paired(text)
 
     def _end(self, reason: object) -> None:
         if not isinstance(reason, str):
@@ -306,36 +293,13 @@ def _error_event(error: object) -> ProviderError:
     return refusals.malformed("The provider reported an error in the middle of its answer.")
 
 
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise refusals.malformed("The provider sent something else where an object should be.")
-    return value
-
-
-def _array(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise refusals.malformed("The provider sent something else where a list should be.")
-    return value
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _replaced(text: str) -> str:
-    """Join surrogate pairs and put U+FFFD where one stands alone."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def _usage(raw: object) -> Usage:
     """Read usage as far as it can be believed: what is absent, negative, absurd or no integer counts as 0."""
     if not isinstance(raw, dict):
         return Usage()
     details = raw.get("prompt_tokens_details")
-    prompt = _count(raw.get("prompt_tokens"))
-    cached = min(prompt, _count(details.get("cached_tokens")) if isinstance(details, dict) else 0)
-    return Usage(input_tokens=prompt - cached, output_tokens=_count(raw.get("completion_tokens")), cache_read_tokens=cached)
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else 0
+    prompt = reading.token_count(raw.get("prompt_tokens"))
+    cached = min(prompt, reading.token_count(details.get("cached_tokens")) if isinstance(details, dict) else 0)
+    return Usage(
+        input_tokens=prompt - cached, output_tokens=reading.token_count(raw.get("completion_tokens")), cache_read_tokens=cached
+    )

@@ -6,28 +6,24 @@ The vendor signs parts of its answers and wants each signature back on the part 
 Source: https://ai.google.dev/api/generate-content, https://ai.google.dev/gemini-api/docs/thought-signatures
 """
 
-import hashlib
 import mimetypes
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import Image, Message, Reasoning, StopReason, Text, ToolResult, ToolUse, Usage
-from app.providers import refusals
+from app.providers import names, reading, refusals
 from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec, VendorChunk
+from app.providers.reading import Json
 
-Json: TypeAlias = dict[str, Any]
 Channel: TypeAlias = Literal["text", "reasoning"]
 
 NAME: Final = "gemini"  # what the vendor wants back stands under it in messages
-MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
-CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 NOT_IN_A_TOOL_NAME: Final = re.compile(r"[^a-zA-Z0-9_.-]")
-TOOL_NAME_CHARACTERS: Final = 64
 NOTHING_SAID: Final = "(empty)"  # the vendor refuses a message without text
 # Models since the third generation refuse a call without a signature; this one is documented for calls of other models.
 FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
@@ -104,11 +100,11 @@ def _declaration(tool: ToolSpec) -> Json:
 def _contents(messages: Sequence[Message], *, is_strict: bool) -> list[Json]:
     """Write the messages, neighbours of one role joined: the vendor wants them in turns."""
     contents: list[Json] = []
-    names: dict[str, str] = {}
+    called: dict[str, str] = {}  # names by the ids of the calls so far
     for message in messages:
         assert message.role != "system", "the system prompt stands in the request's `system`"
-        names |= {use.id: _wire_name(use.name) for use in message.tool_uses}
-        role, parts = _turn(message, names, is_strict=is_strict)
+        called |= {use.id: _wire_name(use.name) for use in message.tool_uses}
+        role, parts = _turn(message, called, is_strict=is_strict)
         if parts and contents and contents[-1]["role"] == role:
             contents[-1]["parts"].extend(parts)
         elif parts:
@@ -116,11 +112,11 @@ def _contents(messages: Sequence[Message], *, is_strict: bool) -> list[Json]:
     return contents
 
 
-def _turn(message: Message, names: Mapping[str, str], *, is_strict: bool) -> tuple[str, list[Json]]:
+def _turn(message: Message, called: Mapping[str, str], *, is_strict: bool) -> tuple[str, list[Json]]:
     if message.role == "assistant":
         return "model", _answer_parts(message, is_strict=is_strict)
     if message.role == "tool":
-        return "user", [_result(block, names) for block in message.content if isinstance(block, ToolResult)]
+        return "user", [_result(block, called) for block in message.content if isinstance(block, ToolResult)]
     return "user", list(_user_parts(message)) or [{"text": NOTHING_SAID}]
 
 
@@ -139,10 +135,10 @@ def _image(image: Image) -> Json:
     return {"fileData": {"fileUri": image.url} | ({"mimeType": media_type} if media_type else {})}
 
 
-def _result(result: ToolResult, names: Mapping[str, str]) -> Json:
+def _result(result: ToolResult, called: Mapping[str, str]) -> Json:
     response = {"error" if result.is_error else "output": result.content}
-    name = names.get(result.tool_use_id, "unnamed")
-    return {"functionResponse": {"id": _wire_id(result.tool_use_id), "name": name, "response": response}}
+    name = called.get(result.tool_use_id, names.UNNAMED)
+    return {"functionResponse": {"id": names.call_id(result.tool_use_id), "name": name, "response": response}}
 
 
 def _answer_parts(message: Message, *, is_strict: bool) -> list[Json]:
@@ -183,23 +179,16 @@ def _signed(text: str, mark: Json) -> Json:
 
 def _call(use: ToolUse) -> Json:
     args = use.args if isinstance(use.args, dict) else {}
-    call = {"id": _wire_id(use.id), "name": _wire_name(use.name), "args": args}
+    call = {"id": names.call_id(use.id), "name": _wire_name(use.name), "args": args}
     signature = (use.vendor or {}).get(NAME)
     return {"functionCall": call} | ({"thoughtSignature": signature} if signature else {})
 
 
-def _wire_id(use_id: str) -> str:
-    """Return an id of plain characters, also where another vendor made it."""
-    if CALL_ID.fullmatch(use_id):
-        return use_id
-    return "call_" + hashlib.sha256(use_id.encode()).hexdigest()[:32]
-
-
 def _wire_name(name: str) -> str:
     """Return a name that the vendor takes: it begins with a letter or an underscore."""
-    plain = NOT_IN_A_TOOL_NAME.sub("_", name) or "unnamed"
+    plain = names.tool_name(name, forbidden=NOT_IN_A_TOOL_NAME)
     is_begun_well = plain[0].isalpha() or plain[0] == "_"
-    return (plain if is_begun_well else f"_{plain}")[:TOOL_NAME_CHARACTERS]
+    return plain if is_begun_well else f"_{plain}"[: names.MOST_CHARACTERS]
 
 
 class AnswerReader:
@@ -237,7 +226,7 @@ class AnswerReader:
         try:
             for data in events:
                 if data.strip():
-                    self._take(_parsed(data), data)
+                    self._take(reading.event(data), data)
         except ProviderError as error:
             failure = error
         self._end_text()
@@ -263,14 +252,14 @@ class AnswerReader:
         if usage := event.get("usageMetadata"):
             self._usage = _usage(usage)
         if candidates := event.get("candidates"):
-            self._take_candidate(_object(_array(candidates)[0]))
-        elif _object(event.get("promptFeedback") or {}).get("blockReason"):
+            self._take_candidate(reading.object_of(reading.list_of(candidates)[0]))
+        elif reading.object_of(event.get("promptFeedback") or {}).get("blockReason"):
             self.stop_reason = "content_filter"
 
     def _take_candidate(self, candidate: Json) -> None:
-        content = _object(candidate.get("content") or {})
-        for part in _array(content.get("parts") or []):
-            self._take_part(_object(part))
+        content = reading.object_of(candidate.get("content") or {})
+        for part in reading.list_of(content.get("parts") or []):
+            self._take_part(reading.object_of(part))
         reason = candidate.get("finishReason")
         if reason and reason != NOT_FINISHED:
             self._end(reason)
@@ -278,15 +267,17 @@ class AnswerReader:
     def _take_part(self, part: Json) -> None:
         signature = part.get("thoughtSignature")
         if call := part.get("functionCall"):
-            self._take_call(_object(call), signature)
+            self._take_call(reading.object_of(call), signature)
         elif "text" in part or signature:
             self._take_text("reasoning" if part.get("thought") is True else "text", part.get("text", ""), signature)
 
     def _take_call(self, call: Json, signature: object) -> None:
-        name = _string(call.get("name"))
+        name = reading.text_or_empty(call.get("name"))
         args = orjson.dumps(call.get("args") or {}).decode()
         self._end_text()
-        chunk = ToolCallChunk(self._calls, _string(call.get("id")), self._names.get(name, name), args, signature or None)
+        chunk = ToolCallChunk(
+            self._calls, reading.text_or_empty(call.get("id")), self._names.get(name, name), args, signature or None
+        )
         self._chunks.append(chunk)
         self._calls += 1
 
@@ -321,13 +312,6 @@ class AnswerReader:
         self.stop_reason = "max_tokens" if reason in LENGTH else "content_filter" if reason in FILTERED else "end_turn"
 
 
-def _parsed(data: bytes) -> Json:
-    try:
-        return _object(orjson.loads(data))
-    except orjson.JSONDecodeError:
-        raise refusals.malformed("The provider sent an event that is not JSON.") from None
-
-
 def _error_event(error: object, data: bytes) -> ProviderError:
     code = error.get("code") if isinstance(error, dict) else None
     if type(code) is int and 400 <= code <= 599:  # noqa: PLR2004 - the statuses that stand for errors
@@ -337,34 +321,14 @@ def _error_event(error: object, data: bytes) -> ProviderError:
     return refusals.malformed("The provider reported an error in the middle of its answer.")
 
 
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise refusals.malformed("The provider sent something else where an object should be.")
-    return value
-
-
-def _array(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise refusals.malformed("The provider sent something else where a list should be.")
-    return value
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _usage(raw: object) -> Usage:
     """Read usage as far as it can be believed: what is absent, negative, absurd or no integer counts as 0."""
     if not isinstance(raw, dict):
         return Usage()
-    prompt = _count(raw.get("promptTokenCount"))
-    cached = min(prompt, _count(raw.get("cachedContentTokenCount")))
+    prompt = reading.token_count(raw.get("promptTokenCount"))
+    cached = min(prompt, reading.token_count(raw.get("cachedContentTokenCount")))
     return Usage(
-        input_tokens=prompt - cached + _count(raw.get("toolUsePromptTokenCount")),
-        output_tokens=_count(raw.get("candidatesTokenCount")) + _count(raw.get("thoughtsTokenCount")),
+        input_tokens=prompt - cached + reading.token_count(raw.get("toolUsePromptTokenCount")),
+        output_tokens=reading.token_count(raw.get("candidatesTokenCount")) + reading.token_count(raw.get("thoughtsTokenCount")),
         cache_read_tokens=cached,
     )
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else 0

@@ -6,7 +6,6 @@ vendor's reasoning goes there and back encrypted.
 Source: https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
@@ -15,7 +14,7 @@ import orjson
 
 from app.errors import ProviderError
 from app.messages import StopReason, Usage
-from app.providers import openai_items, openai_schemas, refusals
+from app.providers import openai_items, openai_schemas, reading, refusals
 from app.providers.base import (
     Finish,
     ModelChunk,
@@ -26,12 +25,11 @@ from app.providers.base import (
     ToolSpec,
     VendorChunk,
 )
+from app.providers.reading import Json
 
-Json: TypeAlias = dict[str, Any]
 Channel: TypeAlias = Literal["text", "reasoning"]
 
 LEAST_MAX_TOKENS: Final = 16
-MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
 # These models refuse to be asked for encrypted reasoning; all others are taken to reason.
 WITHOUT_REASONING: Final = re.compile(r"(ft:)?(gpt-3\.5|gpt-4|chatgpt-|gpt-5[\d.]*-chat)")
 NESTED_PARAMS: Final = {
@@ -196,7 +194,7 @@ class AnswerReader:
         for data in events:
             if not data or data == b"[DONE]":
                 continue  # gateways end with it
-            event = _parsed(data)
+            event = reading.event(data)
             kind = event.get("type", "error" if "error" in event else None)
             if not isinstance(kind, str):
                 raise refusals.malformed("The provider sent an event without a type.")
@@ -229,14 +227,14 @@ class AnswerReader:
         self._chunks.append(chunk)
 
     def _begin_item(self, event: Json) -> None:
-        item = _object(event.get("item"))
+        item = reading.object_of(event.get("item"))
         if item.get("type") == "message":
             self._begin_paragraph("text")
         elif item.get("type") == "function_call":
             self._call(_place(event), item)
 
     def _end_item(self, event: Json) -> None:
-        item = _object(event.get("item"))
+        item = reading.object_of(event.get("item"))
         kind = item.get("type")
         if kind == "reasoning":
             self._keep(openai_items.reasoning_entry(item), is_order_kept=True)
@@ -266,9 +264,13 @@ class AnswerReader:
         """Return the call at a place of the output; tell of it where it is new."""
         if place not in self._calls:
             self._calls[place] = call = _Call(len(self._calls))
-            own_id = _string(item.get("id"))
+            own_id = reading.text_or_empty(item.get("id"))
             vendor = {"id": own_id} if own_id else None
-            self._say(ToolCallChunk(call.index, _string(item.get("call_id")), _string(item.get("name")), "", vendor))
+            self._say(
+                ToolCallChunk(
+                    call.index, reading.text_or_empty(item.get("call_id")), reading.text_or_empty(item.get("name")), "", vendor
+                )
+            )
         return self._calls[place]
 
     def _add_arguments(self, event: Json) -> None:
@@ -287,11 +289,11 @@ class AnswerReader:
                 self._say(ToolCallChunk(call.index, None, None, rest))
 
     def _end(self, event: Json) -> None:
-        response = _object(event.get("response"))
+        response = reading.object_of(event.get("response"))
         reason: StopReason | None = "end_turn"
         if event["type"] == "response.incomplete":
             details = response.get("incomplete_details")
-            reason = INCOMPLETE.get(_string(details.get("reason"))) if isinstance(details, dict) else None
+            reason = INCOMPLETE.get(reading.text_or_empty(details.get("reason"))) if isinstance(details, dict) else None
         if reason is None:
             raise refusals.unavailable("The provider broke off its answer.")
         self._usage = _usage(response.get("usage"))
@@ -312,23 +314,11 @@ class _Call:
 
 
 def _error(error: Json) -> ProviderError:
-    code = _string(error.get("code")) or _string(error.get("type"))
+    code = reading.text_or_empty(error.get("code")) or reading.text_or_empty(error.get("type"))
     status = ERROR_STATUSES.get(code) or (400 if IS_REFUSED.match(code) or refusals.says_context_is_full(error) else None)
     if status is None:
         return refusals.unavailable("The provider reported an error in the middle of its answer.")
     return refusals.from_status(status, {}, orjson.dumps({"error": error}))
-
-
-def _parsed(data: bytes) -> Json:
-    try:
-        return _object(orjson.loads(data))
-    except orjson.JSONDecodeError:
-        pass
-    try:  # escapes of lone surrogates are the one excuse; what stands alone becomes U+FFFD
-        text = json.dumps(json.loads(data), ensure_ascii=False)
-        return _object(orjson.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")))
-    except (ValueError, RecursionError):
-        raise refusals.malformed("The provider sent an event that is not JSON.") from None
 
 
 def _place(event: Json) -> int:
@@ -338,27 +328,13 @@ def _place(event: Json) -> int:
     return place
 
 
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise refusals.malformed("The provider sent something else where an object should be.")
-    return value
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _usage(raw: object) -> Usage:
     """Read usage as far as it can be believed: what is absent, negative, absurd or no integer counts as 0."""
     if not isinstance(raw, dict):
         return Usage()
     details = raw.get("input_tokens_details")
     details = details if isinstance(details, dict) else {}
-    prompt = _count(raw.get("input_tokens"))
-    cached = min(prompt, _count(details.get("cached_tokens")))
-    written = min(prompt - cached, _count(details.get("cache_write_tokens")))
-    return Usage(prompt - cached - written, _count(raw.get("output_tokens")), written, cached)
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else 0
+    prompt = reading.token_count(raw.get("input_tokens"))
+    cached = min(prompt, reading.token_count(details.get("cached_tokens")))
+    written = min(prompt - cached, reading.token_count(details.get("cache_write_tokens")))
+    return Usage(prompt - cached - written, reading.token_count(raw.get("output_tokens")), written, cached)
