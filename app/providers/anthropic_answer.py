@@ -8,17 +8,16 @@ Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import StopReason, Usage
-from app.providers import reading, refusals
-from app.providers.base import Finish, ModelChunk, ReasoningChunk, TextChunk, ToolCallChunk, VendorChunk
+from app.providers import chunks, reading, refusals
+from app.providers.base import ModelChunk, ToolCallChunk, VendorChunk
+from app.providers.chunks import Chunks
 from app.providers.reading import Json
-
-Channel: TypeAlias = Literal["text", "reasoning"]
 
 STOP_REASONS: Final[dict[str, StopReason]] = {
     "max_tokens": "max_tokens",
@@ -68,10 +67,7 @@ class AnswerReader:
         self._usage: dict[str, int] = {}
         self._blocks: dict[object, _Block] = {}
         self._call_count = 0
-        self._said_chars = 0
-        self._chunks: list[ModelChunk] = []
-        self._texts: list[str] = []  # neighbouring pieces of one channel, to become one chunk
-        self._channel: Channel = "text"
+        self._chunks = Chunks()
         self._takers: Mapping[str, Callable[[Json], None]] = {
             "message_start": self._start_message,
             "content_block_start": self._begin_block,
@@ -93,18 +89,7 @@ class AnswerReader:
             ProviderError: `PROVIDER_PROTOCOL` for what is not of this wire, and what an error event stands for; raised after
                 what came before it.
         """
-        failure: ProviderError | None = None
-        try:
-            for data in events:
-                if data and not self.is_done:
-                    self._take(reading.event(data))
-        except ProviderError as error:
-            failure = error
-        self._end_text()
-        chunks, self._chunks = self._chunks, []
-        yield from chunks
-        if failure is not None:
-            raise failure
+        return self._chunks.given(lambda: self._take_all(events))
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunk.
@@ -112,10 +97,12 @@ class AnswerReader:
         Raises:
             ProviderError: `PROVIDER_PROTOCOL`; there was no finish marker, so this is no answer.
         """
-        if self.stop_reason is None:
-            raise refusals.malformed("The provider's stream ended without its finish marker.")
-        has_calls = self.stop_reason == "end_turn" and self._call_count > 0
-        yield Finish("tool_use" if has_calls else self.stop_reason, Usage(**self._usage))
+        yield chunks.finish(self.stop_reason, Usage(**self._usage), has_calls=self._call_count > 0)
+
+    def _take_all(self, events: Iterable[bytes]) -> None:
+        for data in events:
+            if data and not self.is_done:
+                self._take(reading.event(data))
 
     def _take(self, event: Json) -> None:
         kind = event.get("type")
@@ -139,13 +126,14 @@ class AnswerReader:
 
     def _begin_block(self, event: Json) -> None:
         start = reading.object_of(event.get("content_block"))
-        block = _Block(reading.text_of(start.get("type")), start, self._call_count, (self._said_chars, self._call_count))
+        block = _Block(
+            reading.text_of(start.get("type")), start, self._call_count, (self._chunks.characters["text"], self._call_count)
+        )
         self._blocks[_index(event.get("index"))] = block
         if block.kind == "tool_use":
             self._call_count += 1
-            self._end_text()
             call = ToolCallChunk(block.call, _optional_string(start.get("id")), _optional_string(start.get("name")), "")
-            self._chunks.append(call)
+            self._chunks.add(call)
         else:
             self._add(block, start)
 
@@ -156,7 +144,7 @@ class AnswerReader:
         block = self._block(event)
         if block.kind == "tool_use" and not block.pieces and block.start.get("input"):
             # Some gateways give all arguments at once.
-            self._chunks.append(ToolCallChunk(block.call, None, None, orjson.dumps(block.start["input"]).decode()))
+            self._chunks.add(ToolCallChunk(block.call, None, None, orjson.dumps(block.start["input"]).decode()))
         elif block.kind == "thinking" and block.signature:
             thought = {"type": "thinking", "thinking": "".join(block.pieces), "signature": block.signature}
             self._keep(thought, block.after)
@@ -171,35 +159,18 @@ class AnswerReader:
 
     def _add(self, block: _Block, delta: Json) -> None:
         if block.kind == "text":
-            self._say("text", _optional_string(delta.get("text")))
+            self._chunks.say("text", _optional_string(delta.get("text")))
         elif block.kind == "thinking":
             thought = _optional_string(delta.get("thinking"))
             block.pieces.append(thought)
             block.signature += _optional_string(delta.get("signature"))
-            self._say("reasoning", thought)
+            self._chunks.say("reasoning", thought)
         elif block.kind == "tool_use" and (args := _optional_string(delta.get("partial_json"))):
             block.pieces.append(args)
-            self._end_text()
-            self._chunks.append(ToolCallChunk(block.call, None, None, args))
+            self._chunks.add(ToolCallChunk(block.call, None, None, args))
 
     def _keep(self, thought: Json, after: tuple[int, int]) -> None:
-        self._end_text()
-        self._chunks.append(VendorChunk(thought | ({"after": list(after)} if any(after) else {})))
-
-    def _say(self, channel: Channel, text: str) -> None:
-        if not text:
-            return
-        if channel != self._channel:
-            self._end_text()
-            self._channel = channel
-        self._texts.append(text)
-        self._said_chars += len(text) if channel == "text" else 0
-
-    def _end_text(self) -> None:
-        if text := "".join(self._texts):
-            kind = TextChunk if self._channel == "text" else ReasoningChunk
-            self._chunks.append(kind(text, len(self._texts)))
-        self._texts.clear()
+        self._chunks.add(VendorChunk(thought | ({"after": list(after)} if any(after) else {})))
 
     def _count(self, usage: object) -> None:
         """Take counts as far as they can be believed: each is of the whole answer so far, so the last one holds."""

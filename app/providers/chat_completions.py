@@ -9,17 +9,16 @@ Source: https://platform.openai.com/docs/api-reference/chat
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import Image, Message, StopReason, Text, ToolResult, Usage
-from app.providers import names, reading, refusals
-from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec
+from app.providers import chunks, names, reading, refusals
+from app.providers.base import ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec
+from app.providers.chunks import Channel, Chunks
 from app.providers.reading import Json
-
-Channel: TypeAlias = Literal["text", "reasoning"]
 
 DONE: Final = b"[DONE]"
 CALL_ID_CHARACTERS: Final = 40
@@ -121,9 +120,7 @@ class AnswerReader:
         self.is_done = False
         self._usage = Usage()
         self._calls = _Calls()
-        self._chunks: list[ModelChunk] = []
-        self._texts: list[str] = []  # neighbouring pieces of one channel, to become one chunk
-        self._channel: Channel = "text"
+        self._chunks = Chunks()
         self._has_surrogates = False
         self._held: dict[Channel | int, str] = {}  # half a character whose other half may come
 
@@ -139,16 +136,7 @@ class AnswerReader:
             ProviderError: `PROVIDER_PROTOCOL` for an error event and for what is not of this wire, `PROVIDER_UNAVAILABLE`
                 where the vendor says that it broke off, `CONTEXT_OVERFLOW`; raised after what came before it.
         """
-        failure: ProviderError | None = None
-        try:
-            self._take_all(events)
-        except ProviderError as error:
-            failure = error
-        self._end_text()
-        chunks, self._chunks = self._chunks, []
-        yield from chunks
-        if failure is not None:
-            raise failure
+        return self._chunks.given(lambda: self._take_all(events))
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunks.
@@ -156,12 +144,10 @@ class AnswerReader:
         Raises:
             ProviderError: `PROVIDER_PROTOCOL`; there was no finish marker, so this is no answer.
         """
-        if self.stop_reason is None:
-            raise refusals.malformed("The provider's stream ended without its finish marker.")
+        last = chunks.finish(self.stop_reason, self._usage, has_calls=self._calls.count > 0)
         for channel in list(self._held):
             yield ToolCallChunk(channel, None, None, "\ufffd") if isinstance(channel, int) else _spoken(channel, "\ufffd")
-        has_calls = self.stop_reason == "end_turn" and self._calls.count > 0
-        yield Finish("tool_use" if has_calls else self.stop_reason, self._usage)
+        yield last
 
     def _parsed(self, data: bytes) -> Json:
         try:
@@ -208,24 +194,12 @@ class AnswerReader:
         if text := delta.get("refusal"):
             self._add("text", text)
         if calls := delta.get("tool_calls"):
-            self._end_text()
             for call in reading.list_of(calls):
-                self._chunks.append(self._tool_call(reading.object_of(call)))
+                self._chunks.add(self._tool_call(reading.object_of(call)))
 
     def _add(self, channel: Channel, text: object) -> None:
-        if not isinstance(text, str):
-            raise refusals.malformed("The provider sent text that is not a string.")
-        if self._has_surrogates:
-            text = self._joined(channel, text)
-        if channel != self._channel:
-            self._end_text()
-            self._channel = channel
-        self._texts.append(text)
-
-    def _end_text(self) -> None:
-        if text := "".join(self._texts):
-            self._chunks.append(_spoken(self._channel, text, len(self._texts)))
-        self._texts.clear()
+        said = reading.text_of(text)
+        self._chunks.say(channel, self._joined(channel, said) if self._has_surrogates else said)
 
     def _tool_call(self, call: Json) -> ToolCallChunk:
         function = reading.object_of(call.get("function") or {})
@@ -283,8 +257,8 @@ class _Calls:
         return number, True
 
 
-def _spoken(channel: Channel, text: str, tokens: int = 1) -> TextChunk | ReasoningChunk:
-    return TextChunk(text, tokens) if channel == "text" else ReasoningChunk(text, tokens)
+def _spoken(channel: Channel, text: str) -> TextChunk | ReasoningChunk:
+    return TextChunk(text) if channel == "text" else ReasoningChunk(text)
 
 
 def _error_event(error: object) -> ProviderError:

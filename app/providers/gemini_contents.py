@@ -9,18 +9,17 @@ Source: https://ai.google.dev/api/generate-content, https://ai.google.dev/gemini
 import mimetypes
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final
 from urllib.parse import urlsplit
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import Image, Message, Reasoning, StopReason, Text, ToolResult, ToolUse, Usage
-from app.providers import names, reading, refusals
-from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec, VendorChunk
+from app.providers import chunks, names, reading, refusals
+from app.providers.base import ModelChunk, ModelRequest, ToolCallChunk, ToolSpec, VendorChunk
+from app.providers.chunks import Channel, Chunks
 from app.providers.reading import Json
-
-Channel: TypeAlias = Literal["text", "reasoning"]
 
 NAME: Final = "gemini"  # what the vendor wants back stands under it in messages
 NOT_IN_A_TOOL_NAME: Final = re.compile(r"[^a-zA-Z0-9_.-]")
@@ -205,10 +204,7 @@ class AnswerReader:
         self._names = names
         self._usage = Usage()
         self._calls = 0
-        self._chunks: list[ModelChunk] = []
-        self._texts: list[str] = []  # neighbouring pieces of one channel, to become one chunk
-        self._channel: Channel = "text"
-        self._said: dict[Channel, int] = {"text": 0, "reasoning": 0}  # characters so far
+        self._chunks = Chunks()
 
     @property
     def is_finished(self) -> bool:
@@ -222,18 +218,7 @@ class AnswerReader:
             ProviderError: `PROVIDER_PROTOCOL` for what is not of this wire and for a call that the model wrote wrongly, the
                 reason of its status for an error event; raised after what came before it.
         """
-        failure: ProviderError | None = None
-        try:
-            for data in events:
-                if data.strip():
-                    self._take(reading.event(data), data)
-        except ProviderError as error:
-            failure = error
-        self._end_text()
-        chunks, self._chunks = self._chunks, []
-        yield from chunks
-        if failure is not None:
-            raise failure
+        return self._chunks.given(lambda: self._take_all(events))
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunk.
@@ -241,10 +226,12 @@ class AnswerReader:
         Raises:
             ProviderError: `PROVIDER_PROTOCOL`; there was no finish marker, so this is no answer.
         """
-        if self.stop_reason is None:
-            raise refusals.malformed("The provider's stream ended without its finish marker.")
-        has_calls = self.stop_reason == "end_turn" and self._calls > 0
-        yield Finish("tool_use" if has_calls else self.stop_reason, self._usage)
+        yield chunks.finish(self.stop_reason, self._usage, has_calls=self._calls > 0)
+
+    def _take_all(self, events: Iterable[bytes]) -> None:
+        for data in events:
+            if data.strip():
+                self._take(reading.event(data), data)
 
     def _take(self, event: Json, data: bytes) -> None:
         if error := event.get("error"):
@@ -274,33 +261,17 @@ class AnswerReader:
     def _take_call(self, call: Json, signature: object) -> None:
         name = reading.text_or_empty(call.get("name"))
         args = orjson.dumps(call.get("args") or {}).decode()
-        self._end_text()
-        chunk = ToolCallChunk(
-            self._calls, reading.text_or_empty(call.get("id")), self._names.get(name, name), args, signature or None
-        )
-        self._chunks.append(chunk)
+        call_id = reading.text_or_empty(call.get("id"))
+        self._chunks.add(ToolCallChunk(self._calls, call_id, self._names.get(name, name), args, signature or None))
         self._calls += 1
 
     def _take_text(self, channel: Channel, text: object, signature: object) -> None:
-        if not isinstance(text, str):
-            raise refusals.malformed("The provider sent text that is not a string.")
-        if channel != self._channel:
-            self._end_text()
-            self._channel = channel
-        start = self._said[channel]
-        self._said[channel] = start + len(text)
-        if text:
-            self._texts.append(text)
+        start = self._chunks.characters[channel]
+        self._chunks.say(channel, reading.text_of(text))
         if signature:
-            self._end_text()
-            place = {"is_thought": channel == "reasoning", "start": start, "end": self._said[channel], "calls": self._calls}
-            self._chunks.append(VendorChunk({"signature": signature, **place}))
-
-    def _end_text(self) -> None:
-        if text := "".join(self._texts):
-            spoken = TextChunk if self._channel == "text" else ReasoningChunk
-            self._chunks.append(spoken(text, len(self._texts)))
-        self._texts.clear()
+            end = self._chunks.characters[channel]
+            place = {"is_thought": channel == "reasoning", "start": start, "end": end, "calls": self._calls}
+            self._chunks.add(VendorChunk({"signature": signature, **place}))
 
     def _end(self, reason: object) -> None:
         if not isinstance(reason, str):

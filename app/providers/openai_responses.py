@@ -8,26 +8,22 @@ Source: https://platform.openai.com/docs/api-reference/responses-streaming
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import StopReason, Usage
-from app.providers import openai_items, openai_schemas, reading, refusals
+from app.providers import chunks, openai_items, openai_schemas, reading, refusals
 from app.providers.base import (
-    Finish,
     ModelChunk,
     ModelRequest,
-    ReasoningChunk,
-    TextChunk,
     ToolCallChunk,
     ToolSpec,
     VendorChunk,
 )
+from app.providers.chunks import Channel, Chunks
 from app.providers.reading import Json
-
-Channel: TypeAlias = Literal["text", "reasoning"]
 
 LEAST_MAX_TOKENS: Final = 16
 # These models refuse to be asked for encrypted reasoning; all others are taken to reason.
@@ -128,10 +124,7 @@ class AnswerReader:
     def __init__(self) -> None:
         self.stop_reason: StopReason | None = None
         self._usage = Usage()
-        self._chunks: list[ModelChunk] = []
-        self._pieces: list[str] = []  # neighbouring pieces of one channel, to become one chunk
-        self._channel: Channel = "text"
-        self._characters: dict[Channel, int] = {"text": 0, "reasoning": 0}
+        self._chunks = Chunks()
         self._placed_characters = 0  # of the text, those whose item is done
         self._calls: dict[int, _Call] = {}  # by their place in the output
         self._entries: list[Json] = []  # done items whose order the vendor has not yet made important
@@ -168,27 +161,15 @@ class AnswerReader:
             ProviderError: `PROVIDER_PROTOCOL` for what is not of this wire, and what an error event stands for; raised after
                 what came before it.
         """
-        failure: ProviderError | None = None
-        try:
-            self._take_all(events)
-        except ProviderError as error:
-            failure = error
-        self._end_pieces()
-        chunks, self._chunks = self._chunks, []
-        yield from chunks
-        if failure is not None:
-            raise failure
+        return self._chunks.given(lambda: self._take_all(events))
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunk.
 
         Raises:
-            ProviderError: `PROVIDER_UNAVAILABLE`; there was no finish marker, so this is no answer.
+            ProviderError: `PROVIDER_PROTOCOL`; there was no finish marker, so this is no answer.
         """
-        if self.stop_reason is None:
-            raise refusals.unavailable("The provider's stream ended without its finish marker.")
-        has_calls = self.stop_reason == "end_turn" and bool(self._calls)
-        yield Finish("tool_use" if has_calls else self.stop_reason, self._usage)
+        yield chunks.finish(self.stop_reason, self._usage, has_calls=bool(self._calls))
 
     def _take_all(self, events: Iterable[bytes]) -> None:
         for data in events:
@@ -204,27 +185,11 @@ class AnswerReader:
                 return
 
     def _add(self, channel: Channel, text: object) -> None:
-        if not isinstance(text, str):
-            raise refusals.malformed("The provider sent text that is not a string.")
-        if channel != self._channel:
-            self._end_pieces()
-            self._channel = channel
-        self._pieces.append(text)
-        self._characters[channel] += len(text)
+        self._chunks.say(channel, reading.text_of(text))
 
     def _begin_paragraph(self, channel: Channel) -> None:
-        if self._characters[channel]:
+        if self._chunks.characters[channel]:
             self._add(channel, openai_items.PARAGRAPH)
-
-    def _end_pieces(self) -> None:
-        if text := "".join(self._pieces):
-            kind = TextChunk if self._channel == "text" else ReasoningChunk
-            self._chunks.append(kind(text, len(self._pieces)))
-        self._pieces.clear()
-
-    def _say(self, chunk: ModelChunk) -> None:
-        self._end_pieces()
-        self._chunks.append(chunk)
 
     def _begin_item(self, event: Json) -> None:
         item = reading.object_of(event.get("item"))
@@ -245,8 +210,8 @@ class AnswerReader:
             self._keep(openai_items.call_entry())
 
     def _end_message(self, item: Json) -> None:
-        characters = self._characters["text"] - self._placed_characters
-        self._placed_characters = self._characters["text"]
+        characters = self._chunks.characters["text"] - self._placed_characters
+        self._placed_characters = self._chunks.characters["text"]
         self._keep(openai_items.message_entry(item, characters), is_order_kept=bool(item.get("phase")))
 
     def _keep(self, entry: Json | None, *, is_order_kept: bool = False) -> None:
@@ -257,7 +222,7 @@ class AnswerReader:
         self._is_order_kept = self._is_order_kept or is_order_kept
         if self._is_order_kept:
             for kept in self._entries:
-                self._say(VendorChunk(kept))
+                self._chunks.add(VendorChunk(kept))
             self._entries.clear()
 
     def _call(self, place: int, item: Json) -> "_Call":
@@ -266,11 +231,8 @@ class AnswerReader:
             self._calls[place] = call = _Call(len(self._calls))
             own_id = reading.text_or_empty(item.get("id"))
             vendor = {"id": own_id} if own_id else None
-            self._say(
-                ToolCallChunk(
-                    call.index, reading.text_or_empty(item.get("call_id")), reading.text_or_empty(item.get("name")), "", vendor
-                )
-            )
+            call_id, name = reading.text_or_empty(item.get("call_id")), reading.text_or_empty(item.get("name"))
+            self._chunks.add(ToolCallChunk(call.index, call_id, name, "", vendor))
         return self._calls[place]
 
     def _add_arguments(self, event: Json) -> None:
@@ -278,7 +240,7 @@ class AnswerReader:
         if call is None or not isinstance(delta := event.get("delta"), str):
             raise refusals.malformed("The provider sent arguments that belong to no call, or are no text.")
         call.arguments += delta
-        self._say(ToolCallChunk(call.index, None, None, delta))
+        self._chunks.add(ToolCallChunk(call.index, None, None, delta))
 
     def _add_rest(self, call: "_Call", arguments: object) -> None:
         """Give the arguments that only the whole call has: gateways leave the deltas out."""
@@ -286,7 +248,7 @@ class AnswerReader:
             rest = arguments[len(call.arguments) :]
             call.arguments = arguments
             if rest:
-                self._say(ToolCallChunk(call.index, None, None, rest))
+                self._chunks.add(ToolCallChunk(call.index, None, None, rest))
 
     def _end(self, event: Json) -> None:
         response = reading.object_of(event.get("response"))

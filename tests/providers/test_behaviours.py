@@ -174,7 +174,7 @@ async def test_stream_without_its_finish_marker_is_never_an_answer(vendor: Wired
     chunks, error = await outcome(vendor, vendor.request(HELLO))
 
     assert error is not None
-    assert error.is_retryable
+    assert (error.reason, error.is_retryable) == ("PROVIDER_PROTOCOL", True)
     assert text_of(chunks) == "ab"
     assert not any(isinstance(chunk, Finish) for chunk in chunks)
 
