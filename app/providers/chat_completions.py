@@ -24,6 +24,8 @@ DONE: Final = b"[DONE]"
 CALL_ID_CHARACTERS: Final = 40
 # Every other reason is a regular end; whether it asks for tools is seen in the answer, not in the reason.
 STOP_REASONS: Final[dict[str, StopReason]] = {"length": "max_tokens", "content_filter": "content_filter"}
+ERROR_STATUSES: Final = {"rate_limit_exceeded": 429, "insufficient_quota": 429, "invalid_api_key": 401}
+BELIEVED_STATUSES: Final = frozenset({401, 402, 403, 408, 429, *range(500, 600)})  # of an error inside an answer
 BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
 
 
@@ -262,8 +264,13 @@ def _spoken(channel: Channel, text: str) -> TextChunk | ReasoningChunk:
 
 
 def _error_event(error: object) -> ProviderError:
+    """Make the error of an event; a 400 is no refusal there, since servers give it for their own crashes too."""
     if refusals.says_context_is_full(error):
         return refusals.context_overflow()
+    code = error.get("code") if isinstance(error, dict) else None
+    status = ERROR_STATUSES.get(code, 0) if isinstance(code, str) else code
+    if isinstance(status, int) and status in BELIEVED_STATUSES:
+        return refusals.from_status(status, {}, orjson.dumps({"error": error}))
     return refusals.malformed("The provider reported an error in the middle of its answer.")
 
 

@@ -91,12 +91,15 @@ class WiredStage(Stage):
     """What a stage with a wire has besides.
 
     Args:
-        crash, overflow_inside: errors inside a 200.
+        crash, overflow_inside, busy_inside, locked_out_inside: errors inside a 200: a fault, a transcript that is too long,
+            too many requests, refused credentials.
         overflow: the answer to a transcript that is too long.
     """
 
     crash: ClassVar[scripts.Event]
     overflow_inside: ClassVar[scripts.Event]
+    busy_inside: ClassVar[scripts.Event]
+    locked_out_inside: ClassVar[scripts.Event]
     overflow: ClassVar[scripts.Status]
 
     async def bodies(self) -> list[Any]:
@@ -168,6 +171,8 @@ class CompatibleStage(WiredStage):
     crash = scripts.error_event()
     overflow = scripts.context_overflow()
     overflow_inside = scripts.error_event(code="context_length_exceeded")
+    busy_inside = scripts.error_event(code=429)
+    locked_out_inside = scripts.error_event(code=401)
 
     def __init__(self, double: ProviderDouble) -> None:
         self._double = double
@@ -206,6 +211,8 @@ class AnthropicStage(WiredStage):
     crash = scripts.event(anthropic.error_body("api_error"))
     overflow = anthropic.error(400, "invalid_request_error", TOO_LONG)
     overflow_inside = scripts.event(anthropic.error_body("invalid_request_error", TOO_LONG))
+    busy_inside = scripts.event(anthropic.error_body("rate_limit_error"))
+    locked_out_inside = scripts.event(anthropic.error_body("authentication_error"))
     kinds: ClassVar = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
 
     def __init__(self) -> None:
@@ -248,6 +255,8 @@ class OpenAIStage(WiredStage):
     crash = openai.error_event("server_error")
     overflow = scripts.context_overflow()
     overflow_inside = openai.failed("context_length_exceeded")
+    busy_inside = openai.failed("rate_limit_exceeded")
+    locked_out_inside = openai.failed("invalid_api_key")
 
     def __init__(self) -> None:
         self._double = openai.OpenAIDouble(KEY)
@@ -292,6 +301,8 @@ class GeminiStage(WiredStage):
     crash = scripts.event(gemini.error(500, "INTERNAL", "It crashed."))
     overflow = gemini.context_overflow()
     overflow_inside = scripts.event(gemini.error(400, "INVALID_ARGUMENT", "The input token count exceeds the maximum."))
+    busy_inside = scripts.event(gemini.error(429, "RESOURCE_EXHAUSTED", "Slow."))
+    locked_out_inside = scripts.event(gemini.error(401, "UNAUTHENTICATED", "Who?"))
 
     def __init__(self) -> None:
         self._double = gemini.GeminiDouble(KEY)

@@ -190,6 +190,24 @@ async def test_error_inside_a_200_is_an_error_after_what_came_before_it(vendor: 
     assert text_of(chunks) == "ab"
 
 
+async def test_limit_of_requests_inside_a_200_is_told_as_a_429_is(vendor: WiredStage) -> None:
+    await vendor.play([vendor.busy_inside])
+
+    _, error = await outcome(vendor, vendor.request(HELLO))
+
+    assert error is not None
+    assert (error.reason, error.is_retryable) == ("PROVIDER_RATE_LIMITED", True)
+
+
+async def test_refused_credentials_inside_a_200_are_not_tried_again(vendor: WiredStage) -> None:
+    await vendor.play([vendor.locked_out_inside])
+
+    _, error = await outcome(vendor, vendor.request(HELLO))
+
+    assert error is not None
+    assert (error.reason, error.is_retryable) == ("PROVIDER_AUTH", False)
+
+
 @pytest.mark.parametrize("is_inside", [False, True], ids=["status", "inside a 200"])
 async def test_context_that_is_full_is_told_from_other_refusals(vendor: WiredStage, is_inside: bool) -> None:
     await vendor.play([vendor.overflow_inside if is_inside else vendor.overflow])
