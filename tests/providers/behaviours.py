@@ -201,7 +201,24 @@ class CompatibleStage(WiredStage):
         return {"prompt_tokens": fresh + cached, "prompt_tokens_details": details, "completion_tokens": output}
 
 
-class AnthropicStage(WiredStage):
+class LoopStage(WiredStage):
+    """A stage whose double runs in the test's own loop."""
+
+    def __init__(self, double: anthropic.AnthropicDouble | openai.OpenAIDouble | gemini.GeminiDouble) -> None:
+        self._running = double
+
+    async def play(self, *answers: Script) -> None:
+        self._running.play(*answers)
+
+    async def __aenter__(self) -> Self:
+        await self._running.__aenter__()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self._running.__aexit__(kind, error, at)
+
+
+class AnthropicStage(LoopStage):
     """Anthropic's Messages."""
 
     name = "anthropic"
@@ -217,19 +234,10 @@ class AnthropicStage(WiredStage):
 
     def __init__(self) -> None:
         self._double = anthropic.AnthropicDouble(KEY)
-
-    async def __aenter__(self) -> Self:
-        await self._double.__aenter__()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        await self._double.__aexit__(kind, error, at)
+        super().__init__(self._double)
 
     def adapter(self, deadlines: Deadlines | None = None) -> Adapter:
         return Anthropic(self._double.base_url, KEY, deadlines=deadlines)
-
-    async def play(self, *answers: Script) -> None:
-        self._double.play(*answers)
 
     async def bodies(self) -> list[Any]:
         return self._double.bodies
@@ -247,7 +255,7 @@ class AnthropicStage(WiredStage):
         return {"input_tokens": fresh, "cache_read_input_tokens": cached, "output_tokens": output}
 
 
-class OpenAIStage(WiredStage):
+class OpenAIStage(LoopStage):
     """OpenAI's Responses."""
 
     name = "openai"
@@ -260,19 +268,10 @@ class OpenAIStage(WiredStage):
 
     def __init__(self) -> None:
         self._double = openai.OpenAIDouble(KEY)
-
-    async def __aenter__(self) -> Self:
-        await self._double.__aenter__()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        await self._double.__aexit__(kind, error, at)
+        super().__init__(self._double)
 
     def adapter(self, deadlines: Deadlines | None = None) -> Adapter:
         return OpenAI(self._double.base_url, KEY, deadlines=deadlines)
-
-    async def play(self, *answers: Script) -> None:
-        self._double.play(*answers)
 
     async def bodies(self) -> list[Any]:
         return self._double.bodies
@@ -291,7 +290,7 @@ class OpenAIStage(WiredStage):
         return body["max_output_tokens"]
 
 
-class GeminiStage(WiredStage):
+class GeminiStage(LoopStage):
     """Google's generateContent."""
 
     name = "gemini"
@@ -306,19 +305,10 @@ class GeminiStage(WiredStage):
 
     def __init__(self) -> None:
         self._double = gemini.GeminiDouble(KEY)
-
-    async def __aenter__(self) -> Self:
-        await self._double.__aenter__()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        await self._double.__aexit__(kind, error, at)
+        super().__init__(self._double)
 
     def adapter(self, deadlines: Deadlines | None = None) -> Adapter:
         return Gemini(self._double.base_url, KEY, deadlines=deadlines)
-
-    async def play(self, *answers: Script) -> None:
-        self._double.play(*answers)
 
     async def bodies(self) -> list[Any]:
         return [record.body for record in self._double.requests]

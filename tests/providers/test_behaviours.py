@@ -1,6 +1,7 @@
 """What the loop may rely on whoever the vendor is: one suite over every adapter, each against its own strict double."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -349,6 +350,25 @@ async def test_transcript_of_each_vendor_is_taken_by_each_other(
     if author is not vendor:
         assert THOUGHT not in sent
         assert author.seal is None or author.seal not in sent
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["began", "went on"])
+@pytest.mark.parametrize(("vendor", "other_name"), [*itertools.permutations(WIRED, 2)], indirect=["vendor"])
+async def test_turn_in_which_two_vendors_spoke_is_taken_by_either(
+    vendor: WiredStage, running_double: ProviderDouble, other_name: str, is_first: bool
+) -> None:
+    async with wired(other_name, running_double) as other:
+        transcript = [HELLO]
+        for author in (vendor, other) if is_first else (other, vendor):
+            await author.play(author.reasoned_calls("call_a", "call_b"))
+            asked = await kept(author, *transcript)
+            transcript += [asked, Message("tool", tuple(ToolResult(use.id, "x", is_error=False) for use in asked.tool_uses))]
+
+        _, error = await outcome(vendor, vendor.request(*transcript, params=vendor.thinking, max_tokens=4096))
+        rejected = await other.rejected()
+
+    assert (error, rejected) == (None, [])
+    assert vendor.seal is None or vendor.seal in json.dumps((await vendor.bodies())[-1])
 
 
 async def test_calls_and_words_that_no_vendor_would_write_are_taken(vendor: WiredStage) -> None:
