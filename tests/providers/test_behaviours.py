@@ -371,6 +371,18 @@ async def test_turn_in_which_two_vendors_spoke_is_taken_by_either(
     assert vendor.seal is None or vendor.seal in json.dumps((await vendor.bodies())[-1])
 
 
+@pytest.mark.parametrize("vendor", SEALING, indirect=True)
+async def test_calls_whose_reasoning_was_lost_are_taken_by_their_own_vendor(vendor: WiredStage) -> None:
+    await vendor.play(vendor.reasoned_calls("call_a"))
+    asked = await kept(vendor, HELLO)
+    poor = Message("assistant", tuple(block for block in asked.content if not isinstance(block, Reasoning)), "tool_use")
+    result = Message("tool", (ToolResult("call_a", "12:00", is_error=False),))
+
+    _, error = await outcome(vendor, vendor.request(HELLO, poor, result, params=vendor.thinking, max_tokens=4096))
+
+    assert error is None
+
+
 async def test_calls_and_words_that_no_vendor_would_write_are_taken(vendor: WiredStage) -> None:
     uses = (ToolUse("", "files/read it", "not JSON"), ToolUse("ü" * 200, "", {}), ToolUse("c", "7" * 300, {"a": [None]}))
     transcript = [
