@@ -4,7 +4,7 @@ What comes together is given together: neighbouring pieces of one channel become
 until all that came before it was given.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 from app.errors import ProviderError
@@ -39,28 +39,31 @@ class Chunks:
         self._join()
         self._gathered.append(chunk)
 
-    def given(self, take: Callable[[], None]) -> Iterator[ModelChunk]:
-        """Let events be taken, and yield what was gathered from them.
+    def given(self, take: Callable[[Iterable[bytes]], None], events: Iterable[bytes]) -> Iterator[ModelChunk]:
+        """Let events be taken, and give what was gathered from them.
 
         Raises:
             ProviderError: what `take` raised, after what came before it.
         """
         failure: ProviderError | None = None
         try:
-            take()
+            take(events)
         except ProviderError as error:
             failure = error
         self._join()
         gathered, self._gathered = self._gathered, []
-        yield from gathered
-        if failure is not None:
-            raise failure
+        return iter(gathered) if failure is None else _before(failure, gathered)
 
     def _join(self) -> None:
         if self._pieces:
             kind = TextChunk if self._channel == "text" else ReasoningChunk
             self._gathered.append(kind("".join(self._pieces), len(self._pieces)))
             self._pieces.clear()
+
+
+def _before(failure: ProviderError, gathered: Sequence[ModelChunk]) -> Iterator[ModelChunk]:
+    yield from gathered
+    raise failure
 
 
 def finish(stop_reason: StopReason | None, usage: Usage, *, has_calls: bool) -> Finish:

@@ -212,13 +212,13 @@ class AnswerReader:
         return self.stop_reason is not None
 
     def read(self, events: Iterable[bytes]) -> Iterator[ModelChunk]:
-        """Yield what the events say; neighbouring pieces of text are joined, since they came together.
+        """Give what the events say; neighbouring pieces of text are joined, since they came together.
 
         Raises:
             ProviderError: `PROVIDER_PROTOCOL` for what is not of this wire and for a call that the model wrote wrongly, the
                 reason of its status for an error event; raised after what came before it.
         """
-        return self._chunks.given(lambda: self._take_all(events))
+        return self._chunks.given(self._take_all, events)
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunk.

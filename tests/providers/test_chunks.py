@@ -1,5 +1,7 @@
 """How the chunks of an answer gather."""
 
+from collections.abc import Iterable
+
 import pytest
 
 from app.errors import ProviderError
@@ -13,30 +15,30 @@ CALL = ToolCallChunk(0, "a", "f", "{}")
 def test_neighbours_of_one_channel_are_joined_and_nothing_is_reordered() -> None:
     gathering = chunks.Chunks()
 
-    def take() -> None:
+    def take(_events: Iterable[bytes]) -> None:
         for channel, text in (("reasoning", "h"), ("reasoning", "m"), ("text", "a"), ("text", ""), ("text", "b")):
             gathering.say("text" if channel == "text" else "reasoning", text)
         gathering.add(CALL)
         gathering.say("text", "c")
 
-    given = list(gathering.given(take))
+    given = list(gathering.given(take, []))
 
     assert given == [ReasoningChunk("hm"), TextChunk("ab"), CALL, TextChunk("c")]
     assert [chunk.tokens for chunk in given if isinstance(chunk, TextChunk | ReasoningChunk)] == [2, 2, 1]
     assert gathering.characters == {"text": 3, "reasoning": 2}
-    assert list(gathering.given(lambda: None)) == []
+    assert list(gathering.given(lambda _: None, [])) == []
 
 
 def test_failure_comes_after_what_came_before_it() -> None:
     gathering = chunks.Chunks()
     before: list[ModelChunk] = []
 
-    def take() -> None:
+    def take(_events: Iterable[bytes]) -> None:
         gathering.say("text", "a")
         raise refusals.malformed("It is not of the wire.")
 
     with pytest.raises(ProviderError):
-        before.extend(gathering.given(take))
+        before.extend(gathering.given(take, []))
 
     assert before == [TextChunk("a")]
 
