@@ -6,22 +6,19 @@ vendor asks, and what it cannot understand ends the answer.
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import StopReason, Usage
-from app.providers import refusals
-from app.providers.base import Finish, ModelChunk, ReasoningChunk, TextChunk, ToolCallChunk, VendorChunk
+from app.providers import chunks, reading, refusals
+from app.providers.base import ModelChunk, ToolCallChunk, VendorChunk
+from app.providers.chunks import Chunks
+from app.providers.reading import Json
 
-Json: TypeAlias = dict[str, Any]
-Channel: TypeAlias = Literal["text", "reasoning"]
-
-MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
 STOP_REASONS: Final[dict[str, StopReason]] = {
     "max_tokens": "max_tokens",
     "model_context_window_exceeded": "max_tokens",
@@ -70,10 +67,7 @@ class AnswerReader:
         self._usage: dict[str, int] = {}
         self._blocks: dict[object, _Block] = {}
         self._call_count = 0
-        self._said_chars = 0
-        self._chunks: list[ModelChunk] = []
-        self._texts: list[str] = []  # neighbouring pieces of one channel, to become one chunk
-        self._channel: Channel = "text"
+        self._chunks = Chunks()
         self._takers: Mapping[str, Callable[[Json], None]] = {
             "message_start": self._start_message,
             "content_block_start": self._begin_block,
@@ -89,24 +83,13 @@ class AnswerReader:
         return self.stop_reason is not None
 
     def read(self, events: Iterable[bytes]) -> Iterator[ModelChunk]:
-        """Yield what the events say; neighbouring pieces of text are joined, since they came together.
+        """Give what the events say; neighbouring pieces of text are joined, since they came together.
 
         Raises:
             ProviderError: `PROVIDER_PROTOCOL` for what is not of this wire, and what an error event stands for; raised after
                 what came before it.
         """
-        failure: ProviderError | None = None
-        try:
-            for data in events:
-                if data and not self.is_done:
-                    self._take(_parsed(data))
-        except ProviderError as error:
-            failure = error
-        self._end_text()
-        chunks, self._chunks = self._chunks, []
-        yield from chunks
-        if failure is not None:
-            raise failure
+        return self._chunks.given(self._take_all, events)
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunk.
@@ -114,10 +97,12 @@ class AnswerReader:
         Raises:
             ProviderError: `PROVIDER_PROTOCOL`; there was no finish marker, so this is no answer.
         """
-        if self.stop_reason is None:
-            raise refusals.malformed("The provider's stream ended without its finish marker.")
-        has_calls = self.stop_reason == "end_turn" and self._call_count > 0
-        yield Finish("tool_use" if has_calls else self.stop_reason, Usage(**self._usage))
+        yield chunks.finish(self.stop_reason, Usage(**self._usage), has_calls=self._call_count > 0)
+
+    def _take_all(self, events: Iterable[bytes]) -> None:
+        for data in events:
+            if data and not self.is_done:
+                self._take(reading.event(data))
 
     def _take(self, event: Json) -> None:
         kind = event.get("type")
@@ -125,45 +110,46 @@ class AnswerReader:
             raise _error_event(event.get("error"))
         if kind is None:
             raise refusals.malformed("The provider sent an event without a type.")
-        if take := self._takers.get(_string(kind)):
+        if take := self._takers.get(reading.text_of(kind)):
             take(event)
 
     def _start_message(self, event: Json) -> None:
-        self._count(_object(event.get("message")).get("usage"))
+        self._count(reading.object_of(event.get("message")).get("usage"))
 
     def _change_message(self, event: Json) -> None:
         self._count(event.get("usage"))
-        if reason := _object(event.get("delta")).get("stop_reason"):
-            self.stop_reason = STOP_REASONS.get(_string(reason), "end_turn")
+        if reason := reading.object_of(event.get("delta")).get("stop_reason"):
+            self.stop_reason = STOP_REASONS.get(reading.text_of(reason), "end_turn")
 
     def _stop_message(self, _event: Json) -> None:
         self.is_done = True
 
     def _begin_block(self, event: Json) -> None:
-        start = _object(event.get("content_block"))
-        block = _Block(_string(start.get("type")), start, self._call_count, (self._said_chars, self._call_count))
+        start = reading.object_of(event.get("content_block"))
+        block = _Block(
+            reading.text_of(start.get("type")), start, self._call_count, (self._chunks.characters["text"], self._call_count)
+        )
         self._blocks[_index(event.get("index"))] = block
         if block.kind == "tool_use":
             self._call_count += 1
-            self._end_text()
             call = ToolCallChunk(block.call, _optional_string(start.get("id")), _optional_string(start.get("name")), "")
-            self._chunks.append(call)
+            self._chunks.add(call)
         else:
             self._add(block, start)
 
     def _change_block(self, event: Json) -> None:
-        self._add(self._block(event), _object(event.get("delta")))
+        self._add(self._block(event), reading.object_of(event.get("delta")))
 
     def _end_block(self, event: Json) -> None:
         block = self._block(event)
         if block.kind == "tool_use" and not block.pieces and block.start.get("input"):
             # Some gateways give all arguments at once.
-            self._chunks.append(ToolCallChunk(block.call, None, None, orjson.dumps(block.start["input"]).decode()))
+            self._chunks.add(ToolCallChunk(block.call, None, None, orjson.dumps(block.start["input"]).decode()))
         elif block.kind == "thinking" and block.signature:
             thought = {"type": "thinking", "thinking": "".join(block.pieces), "signature": block.signature}
             self._keep(thought, block.after)
         elif block.kind == "redacted_thinking":
-            self._keep({"type": "redacted_thinking", "data": _string(block.start.get("data"))}, block.after)
+            self._keep({"type": "redacted_thinking", "data": reading.text_of(block.start.get("data"))}, block.after)
 
     def _block(self, event: Json) -> _Block:
         block = self._blocks.get(_index(event.get("index")))
@@ -173,63 +159,30 @@ class AnswerReader:
 
     def _add(self, block: _Block, delta: Json) -> None:
         if block.kind == "text":
-            self._say("text", _optional_string(delta.get("text")))
+            self._chunks.say("text", _optional_string(delta.get("text")))
         elif block.kind == "thinking":
             thought = _optional_string(delta.get("thinking"))
             block.pieces.append(thought)
             block.signature += _optional_string(delta.get("signature"))
-            self._say("reasoning", thought)
+            self._chunks.say("reasoning", thought)
         elif block.kind == "tool_use" and (args := _optional_string(delta.get("partial_json"))):
             block.pieces.append(args)
-            self._end_text()
-            self._chunks.append(ToolCallChunk(block.call, None, None, args))
+            self._chunks.add(ToolCallChunk(block.call, None, None, args))
 
     def _keep(self, thought: Json, after: tuple[int, int]) -> None:
-        self._end_text()
-        self._chunks.append(VendorChunk(thought | ({"after": list(after)} if any(after) else {})))
-
-    def _say(self, channel: Channel, text: str) -> None:
-        if not text:
-            return
-        if channel != self._channel:
-            self._end_text()
-            self._channel = channel
-        self._texts.append(text)
-        self._said_chars += len(text) if channel == "text" else 0
-
-    def _end_text(self) -> None:
-        if text := "".join(self._texts):
-            kind = TextChunk if self._channel == "text" else ReasoningChunk
-            self._chunks.append(kind(text, len(self._texts)))
-        self._texts.clear()
+        self._chunks.add(VendorChunk(thought | ({"after": list(after)} if any(after) else {})))
 
     def _count(self, usage: object) -> None:
         """Take counts as far as they can be believed: each is of the whole answer so far, so the last one holds."""
         for wire_name, name in COUNTS.items():
             value = usage.get(wire_name) if isinstance(usage, dict) else None
             if value is not None:
-                self._usage[name] = value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else 0
-
-
-def _parsed(data: bytes) -> Json:
-    try:
-        return _object(orjson.loads(data))
-    except orjson.JSONDecodeError:
-        return _object(_parsed_with_surrogates(data))
-
-
-def _parsed_with_surrogates(data: bytes) -> object:
-    """Parse what the strict parser refuses; escapes of lone surrogates are the one excuse, and become U+FFFD."""
-    try:
-        text = json.dumps(json.loads(data), ensure_ascii=False)
-        return orjson.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
-    except (ValueError, RecursionError):
-        raise refusals.malformed("The provider sent an event that is not JSON.") from None
+                self._usage[name] = reading.token_count(value)
 
 
 def _error_event(error: object) -> ProviderError:
     members = error if isinstance(error, dict) else {}
-    status = ERROR_STATUS.get(_string(members.get("type")), OTHER_ERROR_STATUS)
+    status = ERROR_STATUS.get(reading.text_of(members.get("type")), OTHER_ERROR_STATUS)
     return refusals.from_status(status, {}, orjson.dumps({"error": members}))
 
 
@@ -239,17 +192,5 @@ def _index(value: object) -> int:
     return value
 
 
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise refusals.malformed("The provider sent something else where an object should be.")
-    return value
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise refusals.malformed("The provider sent something else where a text should be.")
-    return value
-
-
 def _optional_string(value: object) -> str:
-    return "" if value is None else _string(value)
+    return "" if value is None else reading.text_of(value)

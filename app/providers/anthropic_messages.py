@@ -8,23 +8,19 @@ the answer stood before it.
 Source: https://platform.claude.com/docs/en/api/messages
 """
 
-import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from app.messages import Image, Message, Reasoning, Text, ToolResult, ToolUse, shown_image
+from app.providers import names
 from app.providers.base import ModelRequest, ToolSpec
-
-Json: TypeAlias = dict[str, Any]
+from app.providers.reading import Json
 
 VENDOR: Final = "anthropic"
 DEFAULT_MAX_TOKENS: Final = 8192  # the vendor wants a limit; every current model can say as much
 LEAST_THINKING_TOKENS: Final = 1024  # the vendor takes no smaller budget
-TOOL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-NOT_IN_A_TOOL_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]")
 TOOL_NAME_CHARACTERS: Final = 128
 NOT_AT_A_SCHEMA_ROOT: Final = frozenset({"oneOf", "anyOf", "allOf"})
 IMAGE_TYPES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
@@ -92,10 +88,10 @@ def _tools(tools: Sequence[ToolSpec], messages: Sequence[Json], *, is_serial: bo
     if wire:
         wire[-1] = wire[-1] | CACHED
         return {"tools": wire} | ({"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}} if is_serial else {})
-    names = {block["name"]: None for message in messages for block in message["content"] if block["type"] == "tool_use"}
-    if not names:
+    called = {block["name"]: None for message in messages for block in message["content"] if block["type"] == "tool_use"}
+    if not called:
         return {}
-    gone = [{"name": name, "description": "It is gone.", "input_schema": {"type": "object"}} for name in names]
+    gone = [{"name": name, "description": "It is gone.", "input_schema": {"type": "object"}} for name in called]
     return {"tools": gone, "tool_choice": {"type": "none"}}
 
 
@@ -166,6 +162,14 @@ def _call(use: ToolUse) -> Json:
     return {"type": "tool_use", "id": _wire_id(use.id), "name": _wire_name(use.name), "input": args}
 
 
+def _wire_id(use_id: str) -> str:
+    return names.call_id(use_id, prefix="toolu_")
+
+
+def _wire_name(name: str) -> str:
+    return names.tool_name(name, most_characters=TOOL_NAME_CHARACTERS)
+
+
 def _result(result: ToolResult) -> Json:
     content = result.content if result.content.strip() else NO_DETAILS if result.is_error else ""
     said = {"content": content} if content else {}
@@ -178,18 +182,6 @@ def _texts(text: str) -> list[Json]:
 
 def _text(text: str) -> Json:
     return {"type": "text", "text": text}
-
-
-def _wire_id(use_id: str) -> str:
-    """Return an id that the vendor takes, also where another vendor made it."""
-    if TOOL_ID.fullmatch(use_id):
-        return use_id
-    return "toolu_" + hashlib.sha256(use_id.encode()).hexdigest()[:32]
-
-
-def _wire_name(name: str) -> str:
-    """Return a name that the vendor takes: models call tools that do not exist, by names that no tool may have."""
-    return NOT_IN_A_TOOL_NAME.sub("_", name)[:TOOL_NAME_CHARACTERS] or "unnamed"
 
 
 def _without_nulls(value: Mapping[str, Any]) -> Json:

@@ -6,30 +6,26 @@ taken from the sloppiest, as long as nothing has to be guessed.
 Source: https://platform.openai.com/docs/api-reference/chat
 """
 
-import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import Image, Message, StopReason, Text, ToolResult, Usage
-from app.providers import refusals
-from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec
-
-Json: TypeAlias = dict[str, Any]
-Channel: TypeAlias = Literal["text", "reasoning"]
+from app.providers import chunks, names, reading, refusals
+from app.providers.base import ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec
+from app.providers.chunks import Channel, Chunks
+from app.providers.reading import Json
 
 DONE: Final = b"[DONE]"
-MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
-TOOL_CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,40}")
-NOT_IN_A_TOOL_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]")
-TOOL_NAME_CHARACTERS: Final = 64
+CALL_ID_CHARACTERS: Final = 40
 # Every other reason is a regular end; whether it asks for tools is seen in the answer, not in the reason.
 STOP_REASONS: Final[dict[str, StopReason]] = {"length": "max_tokens", "content_filter": "content_filter"}
+ERROR_STATUSES: Final = {"rate_limit_exceeded": 429, "insufficient_quota": 429, "invalid_api_key": 401}
+BELIEVED_STATUSES: Final = frozenset({401, 402, 403, 408, 429, *range(500, 600)})  # of an error inside an answer
 BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
 
 
@@ -111,19 +107,11 @@ def _merged(before: Json, after: Json) -> Json:
 
 def _tool_call(use_id: str, name: str, args: Any) -> Json:
     arguments = orjson.dumps(args).decode() if isinstance(args, dict) else "{}"
-    return {"id": _wire_id(use_id), "type": "function", "function": {"name": _wire_name(name), "arguments": arguments}}
+    return {"id": _wire_id(use_id), "type": "function", "function": {"name": names.tool_name(name), "arguments": arguments}}
 
 
 def _wire_id(use_id: str) -> str:
-    """Return an id that every vendor takes, also where another vendor made it."""
-    if TOOL_CALL_ID.fullmatch(use_id):
-        return use_id
-    return "call_" + hashlib.sha256(use_id.encode()).hexdigest()[:32]
-
-
-def _wire_name(name: str) -> str:
-    """Return a name that every vendor takes: models call tools that do not exist, by names that no tool may have."""
-    return NOT_IN_A_TOOL_NAME.sub("_", name)[:TOOL_NAME_CHARACTERS] or "unnamed"
+    return names.call_id(use_id, most_characters=CALL_ID_CHARACTERS)
 
 
 class AnswerReader:
@@ -134,9 +122,7 @@ class AnswerReader:
         self.is_done = False
         self._usage = Usage()
         self._calls = _Calls()
-        self._chunks: list[ModelChunk] = []
-        self._texts: list[str] = []  # neighbouring pieces of one channel, to become one chunk
-        self._channel: Channel = "text"
+        self._chunks = Chunks()
         self._has_surrogates = False
         self._held: dict[Channel | int, str] = {}  # half a character whose other half may come
 
@@ -146,22 +132,13 @@ class AnswerReader:
         return self.stop_reason is not None
 
     def read(self, events: Iterable[bytes]) -> Iterator[ModelChunk]:
-        """Yield what the events say; neighbouring pieces of text are joined, since they came together.
+        """Give what the events say; neighbouring pieces of text are joined, since they came together.
 
         Raises:
             ProviderError: `PROVIDER_PROTOCOL` for an error event and for what is not of this wire, `PROVIDER_UNAVAILABLE`
                 where the vendor says that it broke off, `CONTEXT_OVERFLOW`; raised after what came before it.
         """
-        failure: ProviderError | None = None
-        try:
-            self._take_all(events)
-        except ProviderError as error:
-            failure = error
-        self._end_text()
-        chunks, self._chunks = self._chunks, []
-        yield from chunks
-        if failure is not None:
-            raise failure
+        return self._chunks.given(self._take_all, events)
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunks.
@@ -169,16 +146,14 @@ class AnswerReader:
         Raises:
             ProviderError: `PROVIDER_PROTOCOL`; there was no finish marker, so this is no answer.
         """
-        if self.stop_reason is None:
-            raise refusals.malformed("The provider's stream ended without its finish marker.")
+        last = chunks.finish(self.stop_reason, self._usage, has_calls=self._calls.count > 0)
         for channel in list(self._held):
             yield ToolCallChunk(channel, None, None, "\ufffd") if isinstance(channel, int) else _spoken(channel, "\ufffd")
-        has_calls = self.stop_reason == "end_turn" and self._calls.count > 0
-        yield Finish("tool_use" if has_calls else self.stop_reason, self._usage)
+        yield last
 
     def _parsed(self, data: bytes) -> Json:
         try:
-            return _object(orjson.loads(data))
+            return reading.object_of(orjson.loads(data))
         except orjson.JSONDecodeError:
             return self._parsed_with_surrogates(data)
 
@@ -191,7 +166,7 @@ class AnswerReader:
         except (ValueError, RecursionError):
             raise refusals.malformed("The provider sent an event that is not JSON.") from None
         self._has_surrogates = True
-        return _object(event)
+        return reading.object_of(event)
 
     def _take_all(self, events: Iterable[bytes]) -> None:
         for data in events:
@@ -207,9 +182,9 @@ class AnswerReader:
         if usage := event.get("usage"):
             self._usage = _usage(usage)
         if choices := event.get("choices"):
-            choice = _object(_array(choices)[0])
+            choice = reading.object_of(reading.list_of(choices)[0])
             if delta := choice.get("delta"):
-                self._take_delta(_object(delta))
+                self._take_delta(reading.object_of(delta))
             if reason := choice.get("finish_reason"):
                 self._end(reason)
 
@@ -221,34 +196,22 @@ class AnswerReader:
         if text := delta.get("refusal"):
             self._add("text", text)
         if calls := delta.get("tool_calls"):
-            self._end_text()
-            for call in _array(calls):
-                self._chunks.append(self._tool_call(_object(call)))
+            for call in reading.list_of(calls):
+                self._chunks.add(self._tool_call(reading.object_of(call)))
 
     def _add(self, channel: Channel, text: object) -> None:
-        if not isinstance(text, str):
-            raise refusals.malformed("The provider sent text that is not a string.")
-        if self._has_surrogates:
-            text = self._joined(channel, text)
-        if channel != self._channel:
-            self._end_text()
-            self._channel = channel
-        self._texts.append(text)
-
-    def _end_text(self) -> None:
-        if text := "".join(self._texts):
-            self._chunks.append(_spoken(self._channel, text, len(self._texts)))
-        self._texts.clear()
+        said = reading.text_of(text)
+        self._chunks.say(channel, self._joined(channel, said) if self._has_surrogates else said)
 
     def _tool_call(self, call: Json) -> ToolCallChunk:
-        function = _object(call.get("function") or {})
-        call_id, name = _string(call.get("id")), _string(function.get("name"))
+        function = reading.object_of(call.get("function") or {})
+        call_id, name = reading.text_or_empty(call.get("id")), reading.text_or_empty(function.get("name"))
         index, is_new = self._calls.find(call.get("index"), call_id, name)
         arguments = function.get("arguments") or ""
         if not isinstance(arguments, str):
             arguments = orjson.dumps(arguments).decode()
         if self._has_surrogates:
-            arguments, call_id, name = self._joined(index, arguments), _replaced(call_id), _replaced(name)
+            arguments, call_id, name = self._joined(index, arguments), reading.paired(call_id), reading.paired(name)
         return ToolCallChunk(index, call_id if is_new else None, name if is_new else None, arguments)
 
     def _joined(self, channel: Channel | int, text: str) -> str:
@@ -257,7 +220,7 @@ class AnswerReader:
         if "\ud800" <= text[-1:] <= "\udbff":
             self._held[channel] = text[-1]
             text = text[:-1]
-        return _replaced(text)
+        return reading.paired(text)
 
     def _end(self, reason: object) -> None:
         if not isinstance(reason, str):
@@ -296,35 +259,19 @@ class _Calls:
         return number, True
 
 
-def _spoken(channel: Channel, text: str, tokens: int = 1) -> TextChunk | ReasoningChunk:
-    return TextChunk(text, tokens) if channel == "text" else ReasoningChunk(text, tokens)
+def _spoken(channel: Channel, text: str) -> TextChunk | ReasoningChunk:
+    return TextChunk(text) if channel == "text" else ReasoningChunk(text)
 
 
 def _error_event(error: object) -> ProviderError:
+    """Make the error of an event; a 400 is no refusal there, since servers give it for their own crashes too."""
     if refusals.says_context_is_full(error):
         return refusals.context_overflow()
+    code = error.get("code") if isinstance(error, dict) else None
+    status = ERROR_STATUSES.get(code, 0) if isinstance(code, str) else code
+    if isinstance(status, int) and status in BELIEVED_STATUSES:
+        return refusals.from_status(status, {}, orjson.dumps({"error": error}))
     return refusals.malformed("The provider reported an error in the middle of its answer.")
-
-
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise refusals.malformed("The provider sent something else where an object should be.")
-    return value
-
-
-def _array(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise refusals.malformed("The provider sent something else where a list should be.")
-    return value
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _replaced(text: str) -> str:
-    """Join surrogate pairs and put U+FFFD where one stands alone."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _usage(raw: object) -> Usage:
@@ -332,10 +279,8 @@ def _usage(raw: object) -> Usage:
     if not isinstance(raw, dict):
         return Usage()
     details = raw.get("prompt_tokens_details")
-    prompt = _count(raw.get("prompt_tokens"))
-    cached = min(prompt, _count(details.get("cached_tokens")) if isinstance(details, dict) else 0)
-    return Usage(input_tokens=prompt - cached, output_tokens=_count(raw.get("completion_tokens")), cache_read_tokens=cached)
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else 0
+    prompt = reading.token_count(raw.get("prompt_tokens"))
+    cached = min(prompt, reading.token_count(details.get("cached_tokens")) if isinstance(details, dict) else 0)
+    return Usage(
+        input_tokens=prompt - cached, output_tokens=reading.token_count(raw.get("completion_tokens")), cache_read_tokens=cached
+    )

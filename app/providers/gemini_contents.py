@@ -6,28 +6,23 @@ The vendor signs parts of its answers and wants each signature back on the part 
 Source: https://ai.google.dev/api/generate-content, https://ai.google.dev/gemini-api/docs/thought-signatures
 """
 
-import hashlib
 import mimetypes
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final
 from urllib.parse import urlsplit
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import Image, Message, Reasoning, StopReason, Text, ToolResult, ToolUse, Usage
-from app.providers import refusals
-from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec, VendorChunk
-
-Json: TypeAlias = dict[str, Any]
-Channel: TypeAlias = Literal["text", "reasoning"]
+from app.providers import chunks, names, reading, refusals
+from app.providers.base import ModelChunk, ModelRequest, ToolCallChunk, ToolSpec, VendorChunk
+from app.providers.chunks import Channel, Chunks
+from app.providers.reading import Json
 
 NAME: Final = "gemini"  # what the vendor wants back stands under it in messages
-MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
-CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 NOT_IN_A_TOOL_NAME: Final = re.compile(r"[^a-zA-Z0-9_.-]")
-TOOL_NAME_CHARACTERS: Final = 64
 NOTHING_SAID: Final = "(empty)"  # the vendor refuses a message without text
 # Models since the third generation refuse a call without a signature; this one is documented for calls of other models.
 FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
@@ -104,11 +99,11 @@ def _declaration(tool: ToolSpec) -> Json:
 def _contents(messages: Sequence[Message], *, is_strict: bool) -> list[Json]:
     """Write the messages, neighbours of one role joined: the vendor wants them in turns."""
     contents: list[Json] = []
-    names: dict[str, str] = {}
+    called: dict[str, str] = {}  # names by the ids of the calls so far
     for message in messages:
         assert message.role != "system", "the system prompt stands in the request's `system`"
-        names |= {use.id: _wire_name(use.name) for use in message.tool_uses}
-        role, parts = _turn(message, names, is_strict=is_strict)
+        called |= {use.id: _wire_name(use.name) for use in message.tool_uses}
+        role, parts = _turn(message, called, is_strict=is_strict)
         if parts and contents and contents[-1]["role"] == role:
             contents[-1]["parts"].extend(parts)
         elif parts:
@@ -116,11 +111,11 @@ def _contents(messages: Sequence[Message], *, is_strict: bool) -> list[Json]:
     return contents
 
 
-def _turn(message: Message, names: Mapping[str, str], *, is_strict: bool) -> tuple[str, list[Json]]:
+def _turn(message: Message, called: Mapping[str, str], *, is_strict: bool) -> tuple[str, list[Json]]:
     if message.role == "assistant":
         return "model", _answer_parts(message, is_strict=is_strict)
     if message.role == "tool":
-        return "user", [_result(block, names) for block in message.content if isinstance(block, ToolResult)]
+        return "user", [_result(block, called) for block in message.content if isinstance(block, ToolResult)]
     return "user", list(_user_parts(message)) or [{"text": NOTHING_SAID}]
 
 
@@ -139,10 +134,10 @@ def _image(image: Image) -> Json:
     return {"fileData": {"fileUri": image.url} | ({"mimeType": media_type} if media_type else {})}
 
 
-def _result(result: ToolResult, names: Mapping[str, str]) -> Json:
+def _result(result: ToolResult, called: Mapping[str, str]) -> Json:
     response = {"error" if result.is_error else "output": result.content}
-    name = names.get(result.tool_use_id, "unnamed")
-    return {"functionResponse": {"id": _wire_id(result.tool_use_id), "name": name, "response": response}}
+    name = called.get(result.tool_use_id, names.UNNAMED)
+    return {"functionResponse": {"id": names.call_id(result.tool_use_id), "name": name, "response": response}}
 
 
 def _answer_parts(message: Message, *, is_strict: bool) -> list[Json]:
@@ -183,23 +178,16 @@ def _signed(text: str, mark: Json) -> Json:
 
 def _call(use: ToolUse) -> Json:
     args = use.args if isinstance(use.args, dict) else {}
-    call = {"id": _wire_id(use.id), "name": _wire_name(use.name), "args": args}
+    call = {"id": names.call_id(use.id), "name": _wire_name(use.name), "args": args}
     signature = (use.vendor or {}).get(NAME)
     return {"functionCall": call} | ({"thoughtSignature": signature} if signature else {})
 
 
-def _wire_id(use_id: str) -> str:
-    """Return an id of plain characters, also where another vendor made it."""
-    if CALL_ID.fullmatch(use_id):
-        return use_id
-    return "call_" + hashlib.sha256(use_id.encode()).hexdigest()[:32]
-
-
 def _wire_name(name: str) -> str:
     """Return a name that the vendor takes: it begins with a letter or an underscore."""
-    plain = NOT_IN_A_TOOL_NAME.sub("_", name) or "unnamed"
+    plain = names.tool_name(name, forbidden=NOT_IN_A_TOOL_NAME)
     is_begun_well = plain[0].isalpha() or plain[0] == "_"
-    return (plain if is_begun_well else f"_{plain}")[:TOOL_NAME_CHARACTERS]
+    return plain if is_begun_well else f"_{plain}"[: names.MOST_CHARACTERS]
 
 
 class AnswerReader:
@@ -216,10 +204,7 @@ class AnswerReader:
         self._names = names
         self._usage = Usage()
         self._calls = 0
-        self._chunks: list[ModelChunk] = []
-        self._texts: list[str] = []  # neighbouring pieces of one channel, to become one chunk
-        self._channel: Channel = "text"
-        self._said: dict[Channel, int] = {"text": 0, "reasoning": 0}  # characters so far
+        self._chunks = Chunks()
 
     @property
     def is_finished(self) -> bool:
@@ -227,24 +212,13 @@ class AnswerReader:
         return self.stop_reason is not None
 
     def read(self, events: Iterable[bytes]) -> Iterator[ModelChunk]:
-        """Yield what the events say; neighbouring pieces of text are joined, since they came together.
+        """Give what the events say; neighbouring pieces of text are joined, since they came together.
 
         Raises:
             ProviderError: `PROVIDER_PROTOCOL` for what is not of this wire and for a call that the model wrote wrongly, the
                 reason of its status for an error event; raised after what came before it.
         """
-        failure: ProviderError | None = None
-        try:
-            for data in events:
-                if data.strip():
-                    self._take(_parsed(data), data)
-        except ProviderError as error:
-            failure = error
-        self._end_text()
-        chunks, self._chunks = self._chunks, []
-        yield from chunks
-        if failure is not None:
-            raise failure
+        return self._chunks.given(self._take_all, events)
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunk.
@@ -252,10 +226,12 @@ class AnswerReader:
         Raises:
             ProviderError: `PROVIDER_PROTOCOL`; there was no finish marker, so this is no answer.
         """
-        if self.stop_reason is None:
-            raise refusals.malformed("The provider's stream ended without its finish marker.")
-        has_calls = self.stop_reason == "end_turn" and self._calls > 0
-        yield Finish("tool_use" if has_calls else self.stop_reason, self._usage)
+        yield chunks.finish(self.stop_reason, self._usage, has_calls=self._calls > 0)
+
+    def _take_all(self, events: Iterable[bytes]) -> None:
+        for data in events:
+            if data.strip():
+                self._take(reading.event(data), data)
 
     def _take(self, event: Json, data: bytes) -> None:
         if error := event.get("error"):
@@ -263,14 +239,14 @@ class AnswerReader:
         if usage := event.get("usageMetadata"):
             self._usage = _usage(usage)
         if candidates := event.get("candidates"):
-            self._take_candidate(_object(_array(candidates)[0]))
-        elif _object(event.get("promptFeedback") or {}).get("blockReason"):
+            self._take_candidate(reading.object_of(reading.list_of(candidates)[0]))
+        elif reading.object_of(event.get("promptFeedback") or {}).get("blockReason"):
             self.stop_reason = "content_filter"
 
     def _take_candidate(self, candidate: Json) -> None:
-        content = _object(candidate.get("content") or {})
-        for part in _array(content.get("parts") or []):
-            self._take_part(_object(part))
+        content = reading.object_of(candidate.get("content") or {})
+        for part in reading.list_of(content.get("parts") or []):
+            self._take_part(reading.object_of(part))
         reason = candidate.get("finishReason")
         if reason and reason != NOT_FINISHED:
             self._end(reason)
@@ -278,38 +254,24 @@ class AnswerReader:
     def _take_part(self, part: Json) -> None:
         signature = part.get("thoughtSignature")
         if call := part.get("functionCall"):
-            self._take_call(_object(call), signature)
+            self._take_call(reading.object_of(call), signature)
         elif "text" in part or signature:
             self._take_text("reasoning" if part.get("thought") is True else "text", part.get("text", ""), signature)
 
     def _take_call(self, call: Json, signature: object) -> None:
-        name = _string(call.get("name"))
+        name = reading.text_or_empty(call.get("name"))
         args = orjson.dumps(call.get("args") or {}).decode()
-        self._end_text()
-        chunk = ToolCallChunk(self._calls, _string(call.get("id")), self._names.get(name, name), args, signature or None)
-        self._chunks.append(chunk)
+        call_id = reading.text_or_empty(call.get("id"))
+        self._chunks.add(ToolCallChunk(self._calls, call_id, self._names.get(name, name), args, signature or None))
         self._calls += 1
 
     def _take_text(self, channel: Channel, text: object, signature: object) -> None:
-        if not isinstance(text, str):
-            raise refusals.malformed("The provider sent text that is not a string.")
-        if channel != self._channel:
-            self._end_text()
-            self._channel = channel
-        start = self._said[channel]
-        self._said[channel] = start + len(text)
-        if text:
-            self._texts.append(text)
+        start = self._chunks.characters[channel]
+        self._chunks.say(channel, reading.text_of(text))
         if signature:
-            self._end_text()
-            place = {"is_thought": channel == "reasoning", "start": start, "end": self._said[channel], "calls": self._calls}
-            self._chunks.append(VendorChunk({"signature": signature, **place}))
-
-    def _end_text(self) -> None:
-        if text := "".join(self._texts):
-            spoken = TextChunk if self._channel == "text" else ReasoningChunk
-            self._chunks.append(spoken(text, len(self._texts)))
-        self._texts.clear()
+            end = self._chunks.characters[channel]
+            place = {"is_thought": channel == "reasoning", "start": start, "end": end, "calls": self._calls}
+            self._chunks.add(VendorChunk({"signature": signature, **place}))
 
     def _end(self, reason: object) -> None:
         if not isinstance(reason, str):
@@ -321,13 +283,6 @@ class AnswerReader:
         self.stop_reason = "max_tokens" if reason in LENGTH else "content_filter" if reason in FILTERED else "end_turn"
 
 
-def _parsed(data: bytes) -> Json:
-    try:
-        return _object(orjson.loads(data))
-    except orjson.JSONDecodeError:
-        raise refusals.malformed("The provider sent an event that is not JSON.") from None
-
-
 def _error_event(error: object, data: bytes) -> ProviderError:
     code = error.get("code") if isinstance(error, dict) else None
     if type(code) is int and 400 <= code <= 599:  # noqa: PLR2004 - the statuses that stand for errors
@@ -337,34 +292,14 @@ def _error_event(error: object, data: bytes) -> ProviderError:
     return refusals.malformed("The provider reported an error in the middle of its answer.")
 
 
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise refusals.malformed("The provider sent something else where an object should be.")
-    return value
-
-
-def _array(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise refusals.malformed("The provider sent something else where a list should be.")
-    return value
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _usage(raw: object) -> Usage:
     """Read usage as far as it can be believed: what is absent, negative, absurd or no integer counts as 0."""
     if not isinstance(raw, dict):
         return Usage()
-    prompt = _count(raw.get("promptTokenCount"))
-    cached = min(prompt, _count(raw.get("cachedContentTokenCount")))
+    prompt = reading.token_count(raw.get("promptTokenCount"))
+    cached = min(prompt, reading.token_count(raw.get("cachedContentTokenCount")))
     return Usage(
-        input_tokens=prompt - cached + _count(raw.get("toolUsePromptTokenCount")),
-        output_tokens=_count(raw.get("candidatesTokenCount")) + _count(raw.get("thoughtsTokenCount")),
+        input_tokens=prompt - cached + reading.token_count(raw.get("toolUsePromptTokenCount")),
+        output_tokens=reading.token_count(raw.get("candidatesTokenCount")) + reading.token_count(raw.get("thoughtsTokenCount")),
         cache_read_tokens=cached,
     )
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else 0

@@ -7,24 +7,19 @@ where its texts and calls stood between them. Reasoning of other vendors stays h
 Source: https://platform.openai.com/docs/guides/reasoning
 """
 
-import hashlib
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from app.messages import Image, Message, Reasoning, Text, ToolResult, ToolUse
-
-Json: TypeAlias = dict[str, Any]
+from app.providers import names
+from app.providers.reading import Json
 
 PROVIDER: Final = "openai"
 PARAGRAPH: Final = "\n\n"  # between texts that the vendor gave apart and that are kept as one
 NOTHING_SAID: Final = "(empty)"  # the vendor refuses an input without any words
-CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-NOT_IN_A_TOOL_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]")
-TOOL_NAME_CHARACTERS: Final = 64
 
 
 def reasoning_entry(item: Mapping[str, Any]) -> Json | None:
@@ -115,22 +110,15 @@ def _said(text: str, phase: str | None = None) -> Iterator[Json]:
 
 def _call_item(use: ToolUse) -> Json:
     arguments = orjson.dumps(use.args).decode() if isinstance(use.args, dict) else "{}"
-    item = {"type": "function_call", "call_id": _wire_id(use.id), "name": _wire_name(use.name), "arguments": arguments}
+    item = {
+        "type": "function_call",
+        "call_id": names.call_id(use.id),
+        "name": names.tool_name(use.name),
+        "arguments": arguments,
+    }
     own = (use.vendor or {}).get(PROVIDER)
     return item if own is None else {**item, "id": own["id"]}
 
 
 def _result_item(result: ToolResult) -> Json:
-    return {"type": "function_call_output", "call_id": _wire_id(result.tool_use_id), "output": result.content}
-
-
-def _wire_id(use_id: str) -> str:
-    """Return an id that the vendor takes, also where another vendor made it."""
-    if CALL_ID.fullmatch(use_id):
-        return use_id
-    return "call_" + hashlib.sha256(use_id.encode()).hexdigest()[:32]
-
-
-def _wire_name(name: str) -> str:
-    """Return a name that the vendor takes: models call tools that do not exist, by names that no tool may have."""
-    return NOT_IN_A_TOOL_NAME.sub("_", name)[:TOOL_NAME_CHARACTERS] or "unnamed"
+    return {"type": "function_call_output", "call_id": names.call_id(result.tool_use_id), "output": result.content}

@@ -6,32 +6,26 @@ vendor's reasoning goes there and back encrypted.
 Source: https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from app.errors import ProviderError
 from app.messages import StopReason, Usage
-from app.providers import openai_items, openai_schemas, refusals
+from app.providers import chunks, openai_items, openai_schemas, reading, refusals
 from app.providers.base import (
-    Finish,
     ModelChunk,
     ModelRequest,
-    ReasoningChunk,
-    TextChunk,
     ToolCallChunk,
     ToolSpec,
     VendorChunk,
 )
-
-Json: TypeAlias = dict[str, Any]
-Channel: TypeAlias = Literal["text", "reasoning"]
+from app.providers.chunks import Channel, Chunks
+from app.providers.reading import Json
 
 LEAST_MAX_TOKENS: Final = 16
-MAX_TOKEN_COUNT: Final = 1_000_000_000  # a count above it is a vendor's mistake, not a measurement
 # These models refuse to be asked for encrypted reasoning; all others are taken to reason.
 WITHOUT_REASONING: Final = re.compile(r"(ft:)?(gpt-3\.5|gpt-4|chatgpt-|gpt-5[\d.]*-chat)")
 NESTED_PARAMS: Final = {
@@ -130,10 +124,7 @@ class AnswerReader:
     def __init__(self) -> None:
         self.stop_reason: StopReason | None = None
         self._usage = Usage()
-        self._chunks: list[ModelChunk] = []
-        self._pieces: list[str] = []  # neighbouring pieces of one channel, to become one chunk
-        self._channel: Channel = "text"
-        self._characters: dict[Channel, int] = {"text": 0, "reasoning": 0}
+        self._chunks = Chunks()
         self._placed_characters = 0  # of the text, those whose item is done
         self._calls: dict[int, _Call] = {}  # by their place in the output
         self._entries: list[Json] = []  # done items whose order the vendor has not yet made important
@@ -164,39 +155,27 @@ class AnswerReader:
         return self.stop_reason is not None
 
     def read(self, events: Iterable[bytes]) -> Iterator[ModelChunk]:
-        """Yield what the events say; neighbouring pieces of text are joined, since they came together.
+        """Give what the events say; neighbouring pieces of text are joined, since they came together.
 
         Raises:
             ProviderError: `PROVIDER_PROTOCOL` for what is not of this wire, and what an error event stands for; raised after
                 what came before it.
         """
-        failure: ProviderError | None = None
-        try:
-            self._take_all(events)
-        except ProviderError as error:
-            failure = error
-        self._end_pieces()
-        chunks, self._chunks = self._chunks, []
-        yield from chunks
-        if failure is not None:
-            raise failure
+        return self._chunks.given(self._take_all, events)
 
     def finish(self) -> Iterator[ModelChunk]:
         """Yield the last chunk.
 
         Raises:
-            ProviderError: `PROVIDER_UNAVAILABLE`; there was no finish marker, so this is no answer.
+            ProviderError: `PROVIDER_PROTOCOL`; there was no finish marker, so this is no answer.
         """
-        if self.stop_reason is None:
-            raise refusals.unavailable("The provider's stream ended without its finish marker.")
-        has_calls = self.stop_reason == "end_turn" and bool(self._calls)
-        yield Finish("tool_use" if has_calls else self.stop_reason, self._usage)
+        yield chunks.finish(self.stop_reason, self._usage, has_calls=bool(self._calls))
 
     def _take_all(self, events: Iterable[bytes]) -> None:
         for data in events:
             if not data or data == b"[DONE]":
                 continue  # gateways end with it
-            event = _parsed(data)
+            event = reading.event(data)
             kind = event.get("type", "error" if "error" in event else None)
             if not isinstance(kind, str):
                 raise refusals.malformed("The provider sent an event without a type.")
@@ -206,37 +185,21 @@ class AnswerReader:
                 return
 
     def _add(self, channel: Channel, text: object) -> None:
-        if not isinstance(text, str):
-            raise refusals.malformed("The provider sent text that is not a string.")
-        if channel != self._channel:
-            self._end_pieces()
-            self._channel = channel
-        self._pieces.append(text)
-        self._characters[channel] += len(text)
+        self._chunks.say(channel, reading.text_of(text))
 
     def _begin_paragraph(self, channel: Channel) -> None:
-        if self._characters[channel]:
+        if self._chunks.characters[channel]:
             self._add(channel, openai_items.PARAGRAPH)
 
-    def _end_pieces(self) -> None:
-        if text := "".join(self._pieces):
-            kind = TextChunk if self._channel == "text" else ReasoningChunk
-            self._chunks.append(kind(text, len(self._pieces)))
-        self._pieces.clear()
-
-    def _say(self, chunk: ModelChunk) -> None:
-        self._end_pieces()
-        self._chunks.append(chunk)
-
     def _begin_item(self, event: Json) -> None:
-        item = _object(event.get("item"))
+        item = reading.object_of(event.get("item"))
         if item.get("type") == "message":
             self._begin_paragraph("text")
         elif item.get("type") == "function_call":
             self._call(_place(event), item)
 
     def _end_item(self, event: Json) -> None:
-        item = _object(event.get("item"))
+        item = reading.object_of(event.get("item"))
         kind = item.get("type")
         if kind == "reasoning":
             self._keep(openai_items.reasoning_entry(item), is_order_kept=True)
@@ -247,8 +210,8 @@ class AnswerReader:
             self._keep(openai_items.call_entry())
 
     def _end_message(self, item: Json) -> None:
-        characters = self._characters["text"] - self._placed_characters
-        self._placed_characters = self._characters["text"]
+        characters = self._chunks.characters["text"] - self._placed_characters
+        self._placed_characters = self._chunks.characters["text"]
         self._keep(openai_items.message_entry(item, characters), is_order_kept=bool(item.get("phase")))
 
     def _keep(self, entry: Json | None, *, is_order_kept: bool = False) -> None:
@@ -259,16 +222,17 @@ class AnswerReader:
         self._is_order_kept = self._is_order_kept or is_order_kept
         if self._is_order_kept:
             for kept in self._entries:
-                self._say(VendorChunk(kept))
+                self._chunks.add(VendorChunk(kept))
             self._entries.clear()
 
     def _call(self, place: int, item: Json) -> "_Call":
         """Return the call at a place of the output; tell of it where it is new."""
         if place not in self._calls:
             self._calls[place] = call = _Call(len(self._calls))
-            own_id = _string(item.get("id"))
+            own_id = reading.text_or_empty(item.get("id"))
             vendor = {"id": own_id} if own_id else None
-            self._say(ToolCallChunk(call.index, _string(item.get("call_id")), _string(item.get("name")), "", vendor))
+            call_id, name = reading.text_or_empty(item.get("call_id")), reading.text_or_empty(item.get("name"))
+            self._chunks.add(ToolCallChunk(call.index, call_id, name, "", vendor))
         return self._calls[place]
 
     def _add_arguments(self, event: Json) -> None:
@@ -276,7 +240,7 @@ class AnswerReader:
         if call is None or not isinstance(delta := event.get("delta"), str):
             raise refusals.malformed("The provider sent arguments that belong to no call, or are no text.")
         call.arguments += delta
-        self._say(ToolCallChunk(call.index, None, None, delta))
+        self._chunks.add(ToolCallChunk(call.index, None, None, delta))
 
     def _add_rest(self, call: "_Call", arguments: object) -> None:
         """Give the arguments that only the whole call has: gateways leave the deltas out."""
@@ -284,14 +248,14 @@ class AnswerReader:
             rest = arguments[len(call.arguments) :]
             call.arguments = arguments
             if rest:
-                self._say(ToolCallChunk(call.index, None, None, rest))
+                self._chunks.add(ToolCallChunk(call.index, None, None, rest))
 
     def _end(self, event: Json) -> None:
-        response = _object(event.get("response"))
+        response = reading.object_of(event.get("response"))
         reason: StopReason | None = "end_turn"
         if event["type"] == "response.incomplete":
             details = response.get("incomplete_details")
-            reason = INCOMPLETE.get(_string(details.get("reason"))) if isinstance(details, dict) else None
+            reason = INCOMPLETE.get(reading.text_or_empty(details.get("reason"))) if isinstance(details, dict) else None
         if reason is None:
             raise refusals.unavailable("The provider broke off its answer.")
         self._usage = _usage(response.get("usage"))
@@ -312,23 +276,11 @@ class _Call:
 
 
 def _error(error: Json) -> ProviderError:
-    code = _string(error.get("code")) or _string(error.get("type"))
+    code = reading.text_or_empty(error.get("code")) or reading.text_or_empty(error.get("type"))
     status = ERROR_STATUSES.get(code) or (400 if IS_REFUSED.match(code) or refusals.says_context_is_full(error) else None)
     if status is None:
         return refusals.unavailable("The provider reported an error in the middle of its answer.")
     return refusals.from_status(status, {}, orjson.dumps({"error": error}))
-
-
-def _parsed(data: bytes) -> Json:
-    try:
-        return _object(orjson.loads(data))
-    except orjson.JSONDecodeError:
-        pass
-    try:  # escapes of lone surrogates are the one excuse; what stands alone becomes U+FFFD
-        text = json.dumps(json.loads(data), ensure_ascii=False)
-        return _object(orjson.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")))
-    except (ValueError, RecursionError):
-        raise refusals.malformed("The provider sent an event that is not JSON.") from None
 
 
 def _place(event: Json) -> int:
@@ -338,27 +290,13 @@ def _place(event: Json) -> int:
     return place
 
 
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise refusals.malformed("The provider sent something else where an object should be.")
-    return value
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _usage(raw: object) -> Usage:
     """Read usage as far as it can be believed: what is absent, negative, absurd or no integer counts as 0."""
     if not isinstance(raw, dict):
         return Usage()
     details = raw.get("input_tokens_details")
     details = details if isinstance(details, dict) else {}
-    prompt = _count(raw.get("input_tokens"))
-    cached = min(prompt, _count(details.get("cached_tokens")))
-    written = min(prompt - cached, _count(details.get("cache_write_tokens")))
-    return Usage(prompt - cached - written, _count(raw.get("output_tokens")), written, cached)
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else 0
+    prompt = reading.token_count(raw.get("input_tokens"))
+    cached = min(prompt, reading.token_count(details.get("cached_tokens")))
+    written = min(prompt - cached, reading.token_count(details.get("cache_write_tokens")))
+    return Usage(prompt - cached - written, reading.token_count(raw.get("output_tokens")), written, cached)

@@ -20,6 +20,7 @@ MEMBERS = {
     "tool": {"role", "content", "tool_call_id"},
 }
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+IMAGE_URL = re.compile(r"https://|data:image/\w+;base64,")
 TOOL_CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
 
 
@@ -99,8 +100,23 @@ def _each(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from (f"{where}: unknown field {name}" for name in message.keys() - MEMBERS[role])
         if role == "assistant":
             yield from _assistant(where, message)
+        elif role == "user" and isinstance(content, list):
+            yield from _parts(where, content)
         elif not isinstance(content, str):
             yield f"{where}: content is not a string"
+
+
+def _parts(where: str, parts: Sequence[Any]) -> Iterator[str]:
+    if not parts:
+        yield f"{where}: content is a list without entries"
+    for part in parts:
+        match part:
+            case {"type": "text", "text": str(), **others} if not others:
+                pass
+            case {"type": "image_url", "image_url": {"url": str(url)}, **others} if not others and IMAGE_URL.match(url):
+                pass
+            case _:
+                yield f"{where}: a part that is neither text nor an image at https or in base64"
 
 
 def _assistant(where: str, message: Mapping[str, Any]) -> Iterator[str]:

@@ -14,8 +14,7 @@ from tests.provider_double import scripts as play
 from tests.provider_double.anthropic import AnthropicDouble, redacted
 from tests.provider_double.anthropic_transcript import signature_of
 from tests.provider_double.scripts import Script
-from tests.providers.asking import REQUEST, calls_of, finish_of, text_of
-from tests.providers.asking_claude import ask
+from tests.providers.asking import REQUEST, ask, calls_of, finish_of, text_of
 
 pytestmark = pytest.mark.anyio
 

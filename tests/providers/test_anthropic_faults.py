@@ -14,8 +14,7 @@ from app.providers.deadlines import Deadlines
 from tests.provider_double import scripts as play
 from tests.provider_double.anthropic import AnthropicDouble, error, error_body
 from tests.provider_double.scripts import Script
-from tests.providers.asking import REQUEST, text_of
-from tests.providers.asking_claude import refused
+from tests.providers.asking import REQUEST, refused, text_of
 
 pytestmark = pytest.mark.anyio
 

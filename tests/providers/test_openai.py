@@ -11,12 +11,12 @@ from openai.types.responses import ResponseFunctionToolCall
 from app.agent.step import RetryPolicy, Step
 from app.errors import InvalidRequest, StartupError
 from app.messages import Image, Message, Reasoning, Text, ToolResult, ToolUse, Usage
-from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolSpec, VendorChunk
+from app.providers.base import Finish, ModelRequest, ReasoningChunk, TextChunk, ToolSpec, VendorChunk
 from app.providers.openai import BASE_URL, OpenAI
 from tests.provider_double import scripts as play
 from tests.provider_double.openai import OpenAIDouble
 from tests.provider_double.scripts import Script
-from tests.providers.asking import REQUEST, calls_of, finish_of, text_of
+from tests.providers.asking import ask, calls_of, finish_of, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -38,11 +38,6 @@ async def provider(vendor: OpenAIDouble) -> AsyncIterator[OpenAI]:
     adapter = OpenAI(vendor.base_url, "sk-canary")
     yield adapter
     await adapter.aclose()
-
-
-async def ask(provider: OpenAI, request: ModelRequest = REQUEST) -> list[ModelChunk]:
-    async with aclosing(provider.stream(request)) as chunks:
-        return [chunk async for chunk in chunks]
 
 
 async def message_of(provider: OpenAI, messages: Sequence[Message]) -> Message:
