@@ -17,7 +17,7 @@ from app.ids import SessionId
 from app.journal.entry import Entry
 from app.journal.journal import Transaction
 from app.journal.types import SessionArchived, SessionCreated, SessionUnarchived, SessionUpdated
-from app.messages import Message, Text, Usage, load_content, shown_content
+from app.messages import Message, Text, Usage
 
 REALM = "default"
 
@@ -259,31 +259,6 @@ async def erase(tx: Transaction, session: Session, *, forgets_keys: bool = True)
     )
 
 
-async def messages(db: Connection, session_id: str, *, after: int, limit: int) -> list[dict[str, Any]]:
-    """Read a session's history, oldest first, from behind an ordinal, as the wire has it."""
-    rows = await db.fetch(
-        """SELECT ordinal, role, content, turn_id, stop_reason, created_at, is_summary FROM messages
-           WHERE session_id = $1 AND ordinal > $2 ORDER BY ordinal LIMIT $3""",
-        session_id,
-        after,
-        limit,
-    )
-    return [_message_view(row) for row in rows]
-
-
-async def transcript(db: Connection, session: Session) -> list[Message]:
-    """Read all that a model is to see of a session, oldest first: the newest summary, and what it does not stand in for."""
-    rows = await db.fetch(
-        """(SELECT 0 AS place, role, content, stop_reason FROM messages
-            WHERE session_id = $1 AND is_summary ORDER BY ordinal DESC LIMIT 1)
-           UNION ALL SELECT ordinal, role, content, stop_reason FROM messages
-           WHERE session_id = $1 AND ordinal > $2 AND role <> 'system' AND NOT is_summary ORDER BY place""",
-        session.id,
-        session.summed_up_to,
-    )
-    return [Message(row["role"], load_content(row["content"]), row["stop_reason"]) for row in rows]
-
-
 async def fences(db: Connection, session_ids: Sequence[str]) -> dict[str, int]:
     """Read the fences of many sessions; those that are gone are missing."""
     rows = await db.fetch("SELECT id, fence FROM sessions WHERE id = ANY ($1::uuid[])", session_ids)
@@ -384,19 +359,6 @@ def folded(text: str) -> str:
 
 def _label_columns(labels: Mapping[str, str]) -> tuple[str, list[str]]:
     return _json(labels), [_json(f"{key}:{value}") for key, value in labels.items()]
-
-
-def _message_view(row: Row) -> dict[str, Any]:
-    shown = {
-        "ordinal": row["ordinal"],
-        "role": row["role"],
-        "content": orjson.Fragment(shown_content(row["content"])),
-        "turn_id": _text(row["turn_id"]),
-        "created_at": clock.rfc3339(row["created_at"]),
-    }
-    if row["stop_reason"] is not None:
-        shown["stop_reason"] = row["stop_reason"]
-    return shown | {"summary": True} if row["is_summary"] else shown
 
 
 def _text(value: object) -> str | None:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app import idempotency, realms, sessions
+from app import history, idempotency, realms, sessions
 from app.agent import compaction
 from app.api import documents, schemas, views
 from app.api.answers import as_json
@@ -38,7 +38,7 @@ async def compact(
         if (await realms.get(tx.db)).config.compacts is False:
             raise SessionCompactionDisabled
         session = _still(await sessions.lock(tx, session_id))
-        messages = await sessions.transcript(tx.db, session)
+        messages = await history.transcript(tx.db, session)
         parts = compaction.cut(messages)
         if parts is not None:
             await _tell(tx, session, CompactionStarted(compaction.tokens_of(messages), len(messages)))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app import catalog, expiry, idempotency, realms, sessions
+from app import catalog, expiry, history, idempotency, realms, sessions
 from app.api import answers, documents, options, schemas, views
 from app.api.answers import Accepted, as_json
 from app.api.defaults import Defaults
@@ -168,7 +168,7 @@ async def messages(session_id: str, request: Request, house: Rooms) -> Response:
     after, limit = query.cursor("after"), query.integer("limit", 50, most=200)
     async with house.journal.database.connection() as db:
         session = await sessions.get(db, session_id)
-        found = await sessions.messages(db, session.id, after=min(after, 2**31 - 1), limit=limit)
+        found = await history.messages(db, session.id, after=min(after, 2**31 - 1), limit=limit)
     return as_json({"messages": found, "next_after": found[-1]["ordinal"] if found else after})
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import structlog
 
-from app import realms, sessions, telemetry
+from app import history, realms, sessions, telemetry
 from app.agent import transcript
 from app.agent.budget import Budget, Meter, meters
 from app.agent.calls import Spawn
@@ -286,7 +286,7 @@ class Attempt:
 
     async def _history(self) -> Sequence[Message]:
         async with self._bench.journal.database.connection() as db:
-            return await sessions.transcript(db, await sessions.get(db, self._claim.session_id))
+            return await history.transcript(db, await sessions.get(db, self._claim.session_id))
 
     async def _open_calls(self) -> list[Call]:
         state = await self._current_step()

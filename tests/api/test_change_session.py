@@ -110,7 +110,7 @@ async def test_archive_interrupts_the_live_turn_cancels_queued_ones_and_ends_str
     await double.play([scripts.text("Par"), scripts.hang()])
     created = await service.create("Hello")
     path = f"/v1/sessions/{created['session_id']}"
-    await double.started(1)
+    await service.frames(f"{path}/events", until=["text_delta"])
     queued = (await service.client.post(f"{path}/turns", json={"prompt": "Next", "on_busy": "queue"},
                                         headers={"Prefer": "respond-async"})).json()  # fmt: skip
     async with service.client.stream("GET", f"{path}/events", headers={"Accept": "text/event-stream"}) as stream:

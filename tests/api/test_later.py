@@ -75,16 +75,3 @@ async def test_provider_that_is_not_configured_is_refused(service: Service, prov
     answer = await service.client.post("/v1/sessions", json={"model": "m", "provider": provider})
 
     assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "{session}/compact"),
-    ],
-)
-async def test_later_route_is_refused(service: Service, desk: Desk, method: str, path: str) -> None:
-    answer = await service.client.request(method, path.format(session=desk.path))
-
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")

@@ -91,7 +91,6 @@ async def test_stale_generation_is_a_conflict_that_changes_nothing(service: Serv
         ({"provider_params": {"temperature": 1}}, (422, "INVALID_REQUEST", ["config.provider_params.temperature"])),
         ({**GATEWAY, "provider_params": {"tokens": 1}}, (422, "INVALID_REQUEST", ["config.provider_params.tokens"])),
         ({"default_model": "claude-opus"}, (501, "CAPABILITY_UNAVAILABLE", [])),
-        ({"compaction": {"enabled": True}}, (501, "CAPABILITY_UNAVAILABLE", [])),
     ],
 )
 async def test_configuration_that_cannot_be_served_is_refused_and_not_kept(

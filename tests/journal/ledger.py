@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from app import ids, sessions
+from app import history, ids, sessions
 from app.db.engine import Database
 from app.journal.entry import Appended
 from app.journal.event import Event
@@ -139,7 +139,7 @@ async def types_of(database: Database, session_id: str) -> list[str]:
 async def messages_of(database: Database, session_id: str) -> list[dict[str, Any]]:
     """Read a session's stored messages, parsed."""
     async with database.connection() as db:
-        found = await sessions.messages(db, session_id, after=0, limit=1_000)
+        found = await history.messages(db, session_id, after=0, limit=1_000)
     parsed: list[dict[str, Any]] = orjson.loads(orjson.dumps(found))
     return parsed
 
