@@ -193,6 +193,6 @@ async def test_reading_and_listing_wait_for_nobody(database: Database, journal: 
         async with database.connection() as db:
             session = await sessions.get(db, claim.session_id)
             found, _ = await turn.find(db, claim.session_id, status=None, after=0, limit=50)
-            history = await history.messages(db, claim.session_id, after=0, limit=50)
+            said = await history.messages(db, claim.session_id, after=0, limit=50)
 
-    assert (session.id, len(found), len(history)) == (claim.session_id, 1, 1)
+    assert (session.id, len(found), len(said)) == (claim.session_id, 1, 1)
