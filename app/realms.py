@@ -33,10 +33,13 @@ Secret: TypeAlias = Annotated[str, PlainSerializer(_veiled)]
 
 
 class FallbackModel(Strict):
-    """A model to ask where the one before it cannot answer."""
+    """A model to ask where the one before it has failed in all tries."""
 
     model: ModelName
     provider: Name | None = None
+
+
+FallbackModels: TypeAlias = Annotated[list[FallbackModel], Field(max_length=5)]
 
 
 class BudgetLimits(Strict):
@@ -63,12 +66,12 @@ class Config(Strict):
         max_tokens: most output tokens of one model call.
         provider_params: for sessions that ask the provider of the default model; a session's own go over them, key by key.
         builtins: whether the built-in tools are offered.
-        fallback_models: asked in this order.
+        fallback_models: for sessions that name none; asked in this order.
         structured_output_retries: further tries at an answer that breaks its schema, 0 to 10.
         approval_tools: names of tools whose calls wait for an approval.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("fallback_models", "compaction")
+    later: ClassVar[tuple[str, ...]] = ("compaction",)
     """Keys whose feature this version does not have: refused with 501 while they ask for anything."""
 
     default_model: ModelName | None = None
@@ -77,7 +80,7 @@ class Config(Strict):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     provider_params: dict[str, Any] | None = None
     builtins: bool | None = None
-    fallback_models: list[FallbackModel] | None = None
+    fallback_models: FallbackModels | None = None
     budget_limits: BudgetLimits | None = None
     compaction: Compaction | None = None
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] | None = None

@@ -15,10 +15,7 @@ from app.realms import Config, Realm, Secret
 pytestmark = pytest.mark.anyio
 
 LATER: dict[str, Any] = {
-    "fallback_models": [{"model": "scripted", "provider": "scripted"}, {"model": "other"}],
-    "budget_limits": {"max_tokens": 0, "max_duration_seconds": 1.5, "max_tool_calls": 3},
     "compaction": {"enabled": False},
-    "structured_output_retries": 10,
 }
 
 
@@ -170,6 +167,7 @@ def test_later_keys_have_their_shape_already() -> None:
         {"fallback_models": [{"provider": "scripted"}]},
         {"fallback_models": [{"model": "scripted", "more": 1}]},
         {"fallback_models": ["scripted"]},
+        {"fallback_models": [{"model": "scripted"}] * 6},
         {"budget_limits": {"max_tokens": -1}},
         {"budget_limits": {"max_tokens": 1.5}},
         {"budget_limits": {"more": 1}},

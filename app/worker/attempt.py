@@ -17,7 +17,7 @@ from app.agent import transcript
 from app.agent.budget import Budget, Meter, meters
 from app.agent.calls import Spawn
 from app.agent.emissions import Await, Discard, Emission, Pend, Record, Say, Tell, Wish
-from app.agent.loop import Limits, Loop, Task
+from app.agent.loop import Fallback, Limits, Loop, Task
 from app.agent.transcript import Call
 from app.errors import AgentError, Fenced, StoreUnavailable
 from app.journal import reader
@@ -26,7 +26,7 @@ from app.journal.journal import Journal, Transaction
 from app.journal.types import StepDiscarded
 from app.messages import Message
 from app.providers.base import Provider
-from app.sessions import Session
+from app.sessions import Options, Session
 from app.tools import builtin
 from app.tools.external import External
 from app.tools.registry import Registry
@@ -250,7 +250,20 @@ class Attempt:
             budget=self._budget(),
             output_schema=options.output_schema,
             schema_retries=options.structured_output_retries,
+            fallbacks=self._fallbacks(options),
         )
+
+    def _fallbacks(self, options: Options) -> list[Fallback]:
+        """Return the models to fall back on, without those that this node cannot ask."""
+        found: list[Fallback] = []
+        for named in options.fallback_models:
+            provider = self._bench.providers.get(named["provider"])
+            if provider is None:
+                log.warning("fallback_not_configured", provider=named["provider"], model=named["model"])
+                continue
+            params = options.provider_params if named["provider"] == options.provider else {}
+            found.append(Fallback(provider, named["provider"], named["model"], params))
+        return found
 
     def _budget(self) -> Budget:
         claim, limits = self._claim, self._bench.limits
