@@ -9,7 +9,7 @@ import pytest
 from tests.api import shapes
 from tests.api.databases import fresh_database
 from tests.api.talk import export, forked, resume
-from tests.api.test_turns import Desk
+from tests.api.test_turns import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
@@ -19,14 +19,22 @@ pytestmark = pytest.mark.anyio
 SCRIPTED = {"model": "scripted", "provider": "scripted"}
 DOWN = [[scripts.status(503)]] * 4
 PARIS = (scripts.text("Paris."), scripts.finish())
+NO_TOOLS = {"builtins": False}
 MODELS = "fallback_models"
 CONFIG = "/v1/realm/config"
 
 
 async def backed(service: Service, *models: dict[str, str], **fields: Any) -> Desk:
-    """Open a session that asks the double, with fallbacks."""
-    named = list(models) or [SCRIPTED]
-    return Desk(service, (await service.create(fallback_models=named, **fields))["session_id"])
+    """Open a session that asks the double, with fallbacks; its models are offered no tools unless told otherwise."""
+    fields = {MODELS: list(models) or [SCRIPTED], "tools": NO_TOOLS} | fields
+    return Desk(service, (await service.create(**fields))["session_id"])
+
+
+async def answered(desk: Desk) -> dict[str, Any]:
+    """Run a turn to its end, whose pauses between tries are longer than the server lets anyone wait."""
+    turn = (await desk.start("Hello", ASYNC)).json()
+    await desk.log_at_rest()
+    return await desk.turn(turn["turn_id"])
 
 
 async def options(desk: Desk) -> dict[str, Any]:
@@ -47,7 +55,7 @@ async def test_turn_in_an_outage_is_answered_by_the_fallback_and_the_log_names_i
     desk = await backed(service, {"model": "scripted"}, provider_params={"temperature": 0.5})
     await double.play(*DOWN)
 
-    turn, log = (await desk.start("Hello")).json(), await desk.log_at_rest()
+    turn, log = await answered(desk), await desk.log_at_rest()
 
     assert (turn["status"], turn["steps"], turn["attempt"]) == ("completed", 1, 1)
     assert turn["text"]
@@ -64,11 +72,22 @@ async def test_next_turn_asks_the_own_model_again(service: Service, double: Prov
     desk = await backed(service)
     await double.play(*DOWN, PARIS)
 
-    turns = [(await desk.start("Hello")).json() for _ in range(2)]
+    turns = [await answered(desk) for _ in range(2)]
 
     assert [turn["status"] for turn in turns] == ["completed", "completed"]
     assert turns[1]["text"] == "Paris."
     assert len(await double.requests()) == 5
+
+
+async def test_step_behind_the_fallbacks_asks_the_own_model_again(service: Service, double: ProviderDouble) -> None:
+    desk = await backed(service, tools={"builtins": True})
+    await double.play(*DOWN, PARIS)
+
+    turn, log = await answered(desk), await desk.log_at_rest()
+
+    assert (turn["status"], turn["steps"], turn["tool_calls"], turn["text"]) == ("completed", 2, 1, "Paris.")
+    assert len(await double.requests()) == 5
+    shapes.assert_log(log)
 
 
 async def test_params_go_along_to_a_fallback_of_the_same_provider_alone(service: Service, double: ProviderDouble) -> None:
@@ -76,7 +95,7 @@ async def test_params_go_along_to_a_fallback_of_the_same_provider_alone(service:
     desk = await backed(service, same, provider_params={"temperature": 0.5})
     await double.play(*DOWN, PARIS)
 
-    turn = (await desk.start("Hello")).json()
+    turn = await answered(desk)
 
     assert turn["text"] == "Paris."
     asked = [(request.body["model"], request.body["temperature"]) for request in await double.requests()]
@@ -87,7 +106,7 @@ async def test_broken_answer_is_discarded_before_the_fallback_speaks(service: Se
     desk = await backed(service)
     await double.play(*DOWN[:3], [scripts.text("Lon"), scripts.cut()])
 
-    turn, log = (await desk.start("Hello")).json(), await desk.log_at_rest()
+    turn, log = await answered(desk), await desk.log_at_rest()
 
     assert turn["status"] == "completed"
     assert not turn["text"].startswith("Lon")
@@ -101,7 +120,7 @@ async def test_refusal_is_no_outage(service: Service, double: ProviderDouble, fa
     desk = await backed(service)
     await double.play([fault])
 
-    turn, log = (await desk.start("Hello")).json(), await desk.log_at_rest()
+    turn, log = await answered(desk), await desk.log_at_rest()
 
     assert turn["status"] == "failed"
     assert "retrying" not in [event["type"] for event in log]
@@ -187,11 +206,11 @@ async def realm(
 
 async def test_realms_list_holds_for_sessions_that_name_none(realm: Service, double: ProviderDouble) -> None:
     put = await realm.client.put(CONFIG, json={"config": {MODELS: [{"model": "scripted"}]}})
-    silent = Desk(realm, (await realm.create())["session_id"])
-    none = Desk(realm, (await realm.create(fallback_models=[]))["session_id"])
+    silent = Desk(realm, (await realm.create(tools=NO_TOOLS))["session_id"])
+    none = Desk(realm, (await realm.create(tools=NO_TOOLS, fallback_models=[]))["session_id"])
     await double.play(*DOWN, *DOWN)
 
-    turns = [(await desk.start("Hello")).json() for desk in (silent, none)]
+    turns = [await answered(desk) for desk in (silent, none)]
 
     assert put.json()["config"] == {MODELS: [{"model": "scripted"}]}
     assert [turn["status"] for turn in turns] == ["completed", "failed"]
