@@ -9,13 +9,13 @@ both hold.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import orjson
-from pydantic import Field, PlainSerializer, SerializationInfo, ValidationError, model_validator
+from pydantic import Field, PlainSerializer, SerializationInfo, ValidationError
 
 from app.db.engine import Connection, Row
-from app.errors import CapabilityUnavailable, ConfigConflict, InvalidRequest
+from app.errors import ConfigConflict, InvalidRequest
 from app.journal.journal import Transaction
 from app.providers.provider_params import LOC_CHARACTERS, Strict
 from app.providers.registry import ModelName, Name
@@ -33,10 +33,13 @@ Secret: TypeAlias = Annotated[str, PlainSerializer(_veiled)]
 
 
 class FallbackModel(Strict):
-    """A model to ask where the one before it cannot answer."""
+    """A model to ask where the one before it has failed in all tries."""
 
     model: ModelName
     provider: Name | None = None
+
+
+FallbackModels: TypeAlias = Annotated[list[FallbackModel], Field(max_length=5)]
 
 
 class BudgetLimits(Strict):
@@ -63,14 +66,11 @@ class Config(Strict):
         max_tokens: most output tokens of one model call.
         provider_params: for sessions that ask the provider of the default model; a session's own go over them, key by key.
         builtins: whether the built-in tools are offered.
-        fallback_models: asked in this order.
+        fallback_models: for sessions that name none; asked in this order.
         structured_output_retries: further tries at an answer that breaks its schema, 0 to 10.
         compaction: whether long transcripts are summed up; else yes.
         approval_tools: names of tools whose calls wait for an approval.
     """
-
-    later: ClassVar[tuple[str, ...]] = ("fallback_models",)
-    """Keys whose feature this version does not have: refused with 501 while they ask for anything."""
 
     default_model: ModelName | None = None
     default_provider: Name | None = None
@@ -78,7 +78,7 @@ class Config(Strict):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     provider_params: dict[str, Any] | None = None
     builtins: bool | None = None
-    fallback_models: list[FallbackModel] | None = None
+    fallback_models: FallbackModels | None = None
     budget_limits: BudgetLimits | None = None
     compaction: Compaction | None = None
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] | None = None
@@ -88,14 +88,6 @@ class Config(Strict):
     def compacts(self) -> bool:
         """Whether long transcripts are summed up."""
         return self.compaction is None or self.compaction.enabled
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_later(cls, value: Any) -> Any:
-        for name in cls.later if isinstance(value, dict) else ():
-            if value.get(name) not in (None, [], {}):
-                raise CapabilityUnavailable(f"This server does not have {name} in a realm's configuration yet.", field=name)
-        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +126,6 @@ async def patch(tx: Transaction, changes: Mapping[str, Any], *, expected_generat
     Raises:
         ConfigConflict: as `put`.
         InvalidRequest: a key is unknown, or the outcome would be no valid configuration; nothing was written.
-        CapabilityUnavailable: a key belongs to a feature that this server does not have.
 
     Source: RFC 7396, section 2.
     """
@@ -179,7 +170,7 @@ async def _store(tx: Transaction, realm: Realm, config: Config) -> Realm:
 
 def _realm_from(row: Row) -> Realm:
     """Read a row; keys that a node of a newer version wrote are passed over, so that both can serve the realm."""
-    known = Config.model_fields.keys() - set(Config.later)
+    known = Config.model_fields.keys()
     config = {name: value for name, value in orjson.loads(row["config"]).items() if name in known}
     return Realm(Config.model_validate(config), row["generation"])
 

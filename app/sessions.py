@@ -35,6 +35,7 @@ class Options:
         turn_budget: of one turn; never a session's own.
         output_schema: JSON Schema of each turn's answer; None is free text.
         structured_output_retries: further tries at an answer that breaks it.
+        fallback_models: `model` and `provider` of those to ask, in order, where the one before has failed in all tries.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Options:
     turn_budget: Mapping[str, Any] | None = None
     output_schema: Mapping[str, Any] | None = None
     structured_output_retries: int = 2
+    fallback_models: Sequence[Mapping[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

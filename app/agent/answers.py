@@ -18,17 +18,18 @@ class Wanted:
         retries: further tries at an answer that breaks it.
 
     Attributes:
-        native: the schema as the vendor's own mode takes it; None where it is asked for in words.
+        native: the schema as the own mode of the vendor asked takes it; None where it is asked for in words.
         warnings: what that mode cannot express.
         value: the answer as a value, once there is one.
     """
 
     def __init__(self, provider: Provider, schema: Mapping[str, Any] | None, retries: int) -> None:
-        mode = provider.native_schema(schema) if schema is not None else None
-        self.native = mode.schema if mode is not None else None
-        self.warnings: Sequence[str] = mode.warnings if mode is not None else ()
+        self.native: Mapping[str, Any] | None = None
+        self.warnings: Sequence[str] = ()
         self.value: Any = None
         self._schema = schema
+        self._provider: Provider | None = None
+        self.ask(provider)
         self._tries_left = retries
         self._fault: str | None = None
 
@@ -36,6 +37,14 @@ class Wanted:
     def is_failed(self) -> bool:
         """Whether the last try has failed."""
         return self._fault is not None and self._tries_left < 0
+
+    def ask(self, provider: Provider) -> None:
+        """Want the answer of this vendor from now on, in its own mode where it has one."""
+        if self._schema is None or provider is self._provider:
+            return
+        self._provider, mode = provider, provider.native_schema(self._schema)
+        self.native = mode.schema if mode is not None else None
+        self.warnings = mode.warnings if mode is not None else ()
 
     def system(self, prompt: str | None) -> str | None:
         """Return the system prompt, with words on the schema where the vendor has no mode for it."""

@@ -4,7 +4,7 @@ It asks the model, runs the tools that it asks for, and asks again, until an ans
 what it yields is durable before it goes on, so that a tool runs only after its request is on record.
 """
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from app.agent.budget import Budget
 from app.agent.calls import Calls, Spawn
 from app.agent.compaction import Memory
 from app.agent.emissions import Emission, Record, SumUp, Tell
-from app.agent.step import RetryPolicy, Step
+from app.agent.step import Ask, RetryPolicy, Step
 from app.agent.transcript import Call
 from app.errors import AgentError, ProviderError
 from app.journal.asides import CompactionFailed, CompactionStarted
@@ -38,6 +38,16 @@ from app.tools.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """A model to ask where the one before it has failed in all tries."""
+
+    provider: Provider
+    provider_name: str
+    model: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """What an attempt has to do.
 
@@ -51,6 +61,7 @@ class Task:
         schema_retries: further tries at an answer that breaks it.
         context_tokens: most that the model reads.
         compacts: whether a transcript that comes near it is summed up.
+        fallbacks: asked in this order within one step; the next step begins with `model` again.
     """
 
     provider: Provider
@@ -71,6 +82,7 @@ class Task:
     schema_retries: int = 0
     context_tokens: int = 128_000
     compacts: bool = True
+    fallbacks: Sequence[Fallback] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +175,7 @@ class Loop:
         """Ask the model; where it says that there is too much to read, sum up, and leave no step."""
         self._step = step = self._next_step()
         try:
-            async with aclosing(step.run(self._limits.retries)) as emissions:
+            async with aclosing(step.run(self._limits.retries, self._fallbacks())) as emissions:
                 async for emission in emissions:
                     yield emission
         except ProviderError as error:
@@ -205,17 +217,26 @@ class Loop:
         if self._steps >= self._limits.step_limit:
             raise AgentError("STEP_LIMIT", f"The turn took {self._limits.step_limit} steps without coming to an end.")
         task = self._task
-        request = ModelRequest(
-            model=task.model,
-            system=self._wanted.system(task.system),
-            messages=self._history,
-            tools=self._tools.specs(),
-            max_tokens=task.max_tokens,
-            params=task.params,
-            output_schema=self._wanted.native,
-        )
+        request = self._request(task.provider, task.model, task.params)
         taken_ids = [use.id for message in self._history for use in message.tool_uses]
         return Step(task.provider, task.provider_name, request, number=self._steps + 1, taken_ids=taken_ids, budget=task.budget)
+
+    def _fallbacks(self) -> Iterator[Ask]:
+        """Yield what the others are asked; each request is made when its model's turn has come."""
+        for other in self._task.fallbacks:
+            yield Ask(other.provider, other.provider_name, self._request(other.provider, other.model, other.params))
+
+    def _request(self, provider: Provider, model: str, params: Mapping[str, Any]) -> ModelRequest:
+        self._wanted.ask(provider)
+        return ModelRequest(
+            model=model,
+            system=self._wanted.system(self._task.system),
+            messages=self._history,
+            tools=self._tools.specs(),
+            max_tokens=self._task.max_tokens,
+            params=params,
+            output_schema=self._wanted.native,
+        )
 
     async def _conclude(self, step: Step) -> tuple[Record, list[Call]]:
         """Put a whole answer on record; without tool calls it is the turn's last, unless it breaks the schema."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,15 @@ class RetryPolicy:
         """Return the seconds to wait after a try that failed."""
         own = self.first_delay_seconds * 2 ** (attempt - 1) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter
         return float(min(max(own, error.retry_after_seconds or 0.0), self.longest_delay_seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Whom to ask, by what name, and what."""
+
+    provider: Provider
+    name: str
+    request: ModelRequest
 
 
 @dataclass(slots=True)
@@ -96,31 +105,35 @@ class Step:
         self.number = number
         self._answer = _Answer()
 
-    async def run(self, policy: RetryPolicy) -> AsyncGenerator[Emission, None]:
+    async def run(self, policy: RetryPolicy, fallbacks: Iterable[Ask] = ()) -> AsyncGenerator[Emission, None]:
         """Ask the model, and yield what it says as it says it.
 
+        Args:
+            policy: holds for each model anew.
+            fallbacks: asked in this order where the model before has failed in all tries; each is taken only then.
+
         Raises:
-            ProviderError: it failed in a way that no further try can mend, or in all of them.
+            ProviderError: a model failed in a way that no further try can mend, or the last one in all of them.
             AgentError: a limit of the budget is met.
         """
         self._budget.check()
         yield Tell([StepStarted(self.number)])
-        for attempt in range(1, policy.max_attempts + 1):
+        attempt, others = 1, iter(fallbacks)
+        while True:
             try:
                 async with aclosing(self._ask()) as emissions:
                     async for emission in emissions:
                         yield emission
             except ProviderError as error:
-                if not error.is_retryable or attempt == policy.max_attempts:
-                    raise
-                delay, reason = policy.delay(attempt, error), error.reason
+                retrying = self._next_try(policy, attempt, error, others)
             else:
                 return
-            yield Tell([Retrying(attempt, policy.max_attempts, reason, round(delay * 1000))])
+            yield Tell([retrying])
             was_begun, self._answer = self._answer.is_begun, _Answer()
             if was_begun:
-                yield Discard(self.number, reason)
-            await asyncio.sleep(delay)
+                yield Discard(self.number, retrying.reason)
+            await asyncio.sleep(retrying.delay_ms / 1000)
+            attempt = attempt + 1 if retrying.model is None else 1
             if was_begun:
                 yield Tell([StepStarted(self.number)])
 
@@ -155,6 +168,22 @@ class Step:
         if self.reasoning or vendor:
             blocks.insert(0, Reasoning(self.reasoning, vendor))
         return Message("assistant", tuple(blocks), self.finish.stop_reason)
+
+    def _next_try(self, policy: RetryPolicy, attempt: int, error: ProviderError, others: Iterator[Ask]) -> Retrying:
+        """Say what comes after a try that failed; where this model's tries are spent, turn to the next.
+
+        Raises:
+            ProviderError: the one given; nothing comes after it.
+        """
+        if not error.is_retryable:
+            raise error
+        if attempt < policy.max_attempts:
+            return Retrying(attempt, policy.max_attempts, error.reason, round(policy.delay(attempt, error) * 1000))
+        other = next(others, None)
+        if other is None:
+            raise error
+        self._provider, self._name, self._request = other.provider, other.name, other.request
+        return Retrying(attempt, policy.max_attempts, error.reason, 0, other.request.model, other.name)
 
     async def _ask(self) -> AsyncGenerator[Emission, None]:
         began = clock.monotonic()

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import InvalidRequest
+from app.errors import CapabilityUnavailable, InvalidRequest
 from app.providers.registry import Providers, infer
-from app.realms import Config
+from app.realms import Config, FallbackModel
 from app.tools.registry import Registry
 
 _KEYS = {"provider": "default_provider"}
@@ -51,16 +51,39 @@ class Defaults:
         own = self.config.default_provider or infer(self.model)
         return self.config.provider_params or {} if provider == own else {}
 
+    def fallbacks(self, asked: Sequence[FallbackModel] | None) -> list[dict[str, str]]:
+        """Return the models that a session falls back on, each with its provider.
+
+        Args:
+            asked: what the session names; None takes the realm's.
+
+        Raises:
+            InvalidRequest: a model's provider cannot be told; `loc` is `fallback_models.<index>`.
+            CapabilityUnavailable: this server cannot ask that provider; `field` is the same.
+        """
+        named = (self.config.fallback_models or []) if asked is None else asked
+        return [self._fallback(f"fallback_models.{index}", one) for index, one in enumerate(named)]
+
+    def _fallback(self, loc: str, asked: FallbackModel) -> dict[str, str]:
+        try:
+            provider = self.providers.choose(asked.model, asked.provider or self.provider(asked.model))
+        except InvalidRequest as error:
+            raise InvalidRequest(error.detail, errors=[{**fault, "loc": loc} for fault in _faults(error)]) from error
+        except CapabilityUnavailable as error:
+            raise CapabilityUnavailable(error.detail, field=loc) from error
+        return {"model": asked.model, "provider": provider}
+
     def check(self) -> None:
         """Check that this server can serve a session that says nothing.
 
         Raises:
-            InvalidRequest: the default model's provider cannot be told, or does not know one of the parameters.
+            InvalidRequest: the provider of the default model or of a fallback cannot be told, or a parameter is not known.
             CapabilityUnavailable: this server cannot ask that provider.
         """
         try:
             provider = self.providers.choose(self.model, self.config.default_provider)
             self.providers.check_params(provider, self.config.provider_params or {})
+            self.fallbacks(None)
         except InvalidRequest as error:
             raise InvalidRequest(error.detail, errors=[_placed(fault) for fault in _faults(error)]) from error
 

@@ -43,6 +43,7 @@ def chosen(defaults: Defaults, asked: schemas.CreateSession) -> Options:
         budget_limits=_limits(asked.budget_limits or config.budget_limits),
         output_schema=asked.output_schema,
         structured_output_retries=_retries(defaults, asked.structured_output_retries),
+        fallback_models=defaults.fallbacks(asked.fallback_models),
     )
 
 
@@ -57,6 +58,8 @@ def changed(defaults: Defaults, session: Session, asked: schemas.ChangeSession) 
     new = {name: getattr(defaults.config, name) if value is None else value for name, value in given.items()}
     options = replace(options, **new)
     options = _with_answer(defaults, options, asked)
+    if "fallback_models" in asked.model_fields_set:
+        options = replace(options, fallback_models=defaults.fallbacks(asked.fallback_models))
     if asked.model_fields_set & {"model", "provider"}:
         options = _with_model(defaults, options, asked)
     if "provider_params" in asked.model_fields_set:

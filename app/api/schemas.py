@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.copies.document import SessionExport
 from app.errors import CapabilityUnavailable
 from app.providers.registry import ModelName, Name
-from app.realms import BudgetLimits
+from app.realms import BudgetLimits, FallbackModels
 
 Label: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
 ToolName: TypeAlias = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -145,6 +145,7 @@ class CreateSession(_Labels):
     tools: Tools | None = None
     output_schema: dict[str, Any] | None = None
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] | None = None
+    fallback_models: FallbackModels | None = None
     budget_limits: BudgetLimits | None = None
     external_tools: Annotated[list[ExternalTool], Field(max_length=128)] | None = None
     approval_tools: Annotated[list[ToolName], Field(max_length=256)] | None = None
@@ -187,6 +188,7 @@ class ChangeSession(_Labels):
     approval_tools: Annotated[list[ToolName], Field(max_length=256)] | None = None
     output_schema: dict[str, Any] | None = None
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] | None = None
+    fallback_models: FallbackModels | None = None
     budget_limits: BudgetLimits | None = None
 
 

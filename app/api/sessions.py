@@ -14,7 +14,7 @@ from app.copies import imports
 from app.copies.document import SessionExport
 from app.errors import InvalidRequest, SessionPersistenceDisabled
 from app.journal.journal import Transaction
-from app.realms import Realm
+from app.realms import FallbackModel, Realm
 from app.sessions import Session
 from app.turns import desk, turn
 from app.turns.desk import NewTurn
@@ -201,6 +201,7 @@ async def _resume(tx: Transaction, defaults: Defaults, asked: schemas.CreateSess
     if patch.model is None and patch.provider is None:
         defaults.providers.choose(session.options.model, session.options.provider)
     new = options.changed(defaults, session, patch)
+    defaults.fallbacks([FallbackModel.model_validate(named) for named in new.fallback_models])
     defaults.providers.check_params(new.provider, new.provider_params)
     return await sessions.update(tx, session, new, options.changes(session, new, patch))
 

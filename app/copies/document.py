@@ -213,6 +213,13 @@ class ExportedTool(_Part):
     timeout_seconds: Annotated[float, Field(gt=0, le=604_800, strict=False)] | None = None
 
 
+class ExportedFallbackModel(_Part):
+    """A model to ask where the one before it has failed in all tries."""
+
+    model: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
+    provider: Name
+
+
 class ExportedOptions(_Part):
     """What the session tells its model."""
 
@@ -228,6 +235,7 @@ class ExportedOptions(_Part):
     turn_budget: None = None
     output_schema: dict[str, Any] | None = None
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    fallback_models: list[ExportedFallbackModel] = Field(default_factory=list, max_length=5)
 
 
 class ExportedSession(_Part):

@@ -21,9 +21,7 @@ class Event:
         return orjson.dumps(self)
 
 
-def without_none(event: Event, name: str) -> bytes:
-    """Write an event's own fields, leaving one out where it is None."""
+def without_none(event: Event, *names: str) -> bytes:
+    """Write an event's own fields, leaving the named ones out where they are None."""
     own = {field.name: getattr(event, field.name) for field in fields(event)}
-    if own[name] is None:
-        del own[name]
-    return orjson.dumps(own)
+    return orjson.dumps({name: value for name, value in own.items() if value is not None or name not in names})

@@ -323,13 +323,19 @@ class ToolResultReceived(Event):
 
 @dataclass(frozen=True, slots=True)
 class Retrying(Event):
-    """A model call failed and is tried again; `attempt` is the try that failed."""
+    """A model call failed and is tried again; `model` and `provider` name the fallback that is asked next, if any."""
 
     type = "retrying"
     attempt: int
     max_attempts: int
     reason: str
     delay_ms: int
+    model: str | None = None
+    provider: str | None = None
+
+    def payload(self) -> bytes:
+        """Leave `model` and `provider` out where the same model is asked again."""
+        return without_none(self, "model", "provider")
 
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta

@@ -18,7 +18,7 @@ from app.agent.budget import Budget, Meter, meters
 from app.agent.calls import Spawn
 from app.agent.compaction import Compacted
 from app.agent.emissions import Await, Discard, Emission, Pend, Record, Say, SumUp, Tell, Wish
-from app.agent.loop import Limits, Loop, Task
+from app.agent.loop import Fallback, Limits, Loop, Task
 from app.agent.transcript import Call
 from app.errors import AgentError, Fenced, StoreUnavailable
 from app.journal import reader
@@ -28,7 +28,7 @@ from app.journal.types import StepDiscarded
 from app.messages import Message
 from app.providers import models
 from app.providers.base import Provider
-from app.sessions import Session
+from app.sessions import Options, Session
 from app.tools import builtin
 from app.tools.external import External
 from app.tools.registry import Registry
@@ -269,11 +269,24 @@ class Attempt:
             context_tokens=models.known(options.provider, options.model).context_window
             or self._bench.limits.unknown_context_tokens,
             compacts=await self._compacts(),
+            fallbacks=self._fallbacks(options),
         )
 
     async def _compacts(self) -> bool:
         async with self._bench.journal.database.connection() as db:
             return (await realms.get(db)).config.compacts
+
+    def _fallbacks(self, options: Options) -> list[Fallback]:
+        """Return the models to fall back on, without those that this node cannot ask."""
+        found: list[Fallback] = []
+        for named in options.fallback_models:
+            provider = self._bench.providers.get(named["provider"])
+            if provider is None:
+                log.warning("fallback_not_configured", provider=named["provider"], model=named["model"])
+                continue
+            params = options.provider_params if named["provider"] == options.provider else {}
+            found.append(Fallback(provider, named["provider"], named["model"], params))
+        return found
 
     def _budget(self) -> Budget:
         claim, limits = self._claim, self._bench.limits

@@ -155,9 +155,21 @@ EVENTS: Mapping[str, Mapping[str, Check]] = {
     "compaction_failed": {"error": is_text},
     "budget_warning": {"budget_type": is_text, "used": is_anything, "limit": is_anything, "percent": is_count},
     "tool_result_received": {**_CALL, "is_error": is_bool},
-    "retrying": {"attempt": is_count, "max_attempts": is_count, "reason": is_text, "delay_ms": is_count},
+    "retrying": {
+        "attempt": is_count,
+        "max_attempts": is_count,
+        "reason": is_text,
+        "delay_ms": is_count,
+        "model": is_text,
+        "provider": is_text,
+    },
 }
-OPTIONAL = {"turn_completed": ("structured_output",), "turn_interrupted": {"note"}, "tool_call_delta": {"name"}}
+OPTIONAL = {
+    "turn_completed": ("structured_output",),
+    "turn_interrupted": {"note"},
+    "tool_call_delta": {"name"},
+    "retrying": {"model", "provider"},
+}
 
 
 def assert_shaped(value: Mapping[str, Any], shape: Mapping[str, Check], *, optional: frozenset[str] = frozenset()) -> None:
