@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from app import catalog, ids
+from app import catalog
 from app.catalog import Query
 from app.db.engine import Database
 
 pytestmark = pytest.mark.anyio
 
-AFTER = (datetime(2026, 1, 1, tzinfo=UTC), ids.uuid7())
+AFTER = (datetime(2026, 1, 1, tzinfo=UTC), "01998f3e-2a51-7c3d-9b1e-5f2a7c9d0e11")
 QUERIES = [
     Query(),
     Query(order="-created_at"),

@@ -49,7 +49,8 @@ async def test_views_agree_with_each_other_and_with_the_provider(service: Servic
         "title": "T", "labels": {"a": "b"}, "model": "double", "provider": "openai_compatible", "status": "idle",
         "is_active": False, "current_turn_id": None, "queued_turns": 0, "message_count": 2,
         "last_assistant_text": "It is Paris.",
-        "last_seq": state["last_seq"], "instance_id": None, "backend": "postgres", "config_generation": 0,
+        "last_seq": state["last_seq"], "instance_id": None, "backend": "postgres",
+        "config_generation": state["config_generation"],
     }  # fmt: skip
     counts = {"input_tokens": 21, "output_tokens": 3, "cache_creation_tokens": 0, "cache_read_tokens": 0}
     assert created["session"]["billing"] == {"total_tokens": 24, "usage": counts}
