@@ -35,6 +35,7 @@ class Options:
         turn_budget: of one turn; never a session's own.
         output_schema: JSON Schema of each turn's answer; None is free text.
         structured_output_retries: further tries at an answer that breaks it.
+        hooks_override: changes to the server's hooks, as the wire has them; None changes nothing.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Options:
     turn_budget: Mapping[str, Any] | None = None
     output_schema: Mapping[str, Any] | None = None
     structured_output_retries: int = 2
+    hooks_override: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

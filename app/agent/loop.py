@@ -16,6 +16,7 @@ from app.agent.answers import Wanted
 from app.agent.budget import Budget
 from app.agent.calls import Calls, Spawn
 from app.agent.emissions import Emission, Record, Tell
+from app.agent.points import NO_POINTS, Points
 from app.agent.step import RetryPolicy, Step
 from app.agent.transcript import Call
 from app.errors import AgentError
@@ -46,6 +47,7 @@ class Task:
         approvals: names of tools whose calls wait for leave.
         output_schema: JSON Schema of the answer; None is free text.
         schema_retries: further tries at an answer that breaks it.
+        is_new: whether no earlier attempt has begun a step.
     """
 
     provider: Provider
@@ -64,6 +66,7 @@ class Task:
     budget: Budget = field(default_factory=Budget)
     output_schema: Mapping[str, Any] | None = None
     schema_retries: int = 0
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,12 @@ class Limits:
 class Loop:
     """One attempt at one turn."""
 
-    def __init__(self, task: Task, tools: Registry, limits: Limits, spawn: Spawn) -> None:
+    def __init__(self, task: Task, tools: Registry, limits: Limits, spawn: Spawn, points: Points = NO_POINTS) -> None:
         self._task = task
         self._tools = tools
         self._limits = limits
         self._spawn = spawn
+        self._points = points
         self._history = list(task.history)
         self._steps, self._tool_calls, self._usage, self._text = task.steps, task.tool_calls, task.usage, task.text
         self._wanted = Wanted(task.provider, task.output_schema, task.schema_retries)
@@ -110,6 +114,11 @@ class Loop:
         Raises:
             AgentError: the turn cannot go on; how it ends is the caller's to write.
         """
+        async with aclosing(self._points.telling(self._carry_on())) as emissions:
+            async for emission in emissions:
+                yield emission
+
+    async def _carry_on(self) -> AsyncGenerator[Emission, None]:
         open_calls = self._task.open_calls
         while True:
             if open_calls:
@@ -118,8 +127,8 @@ class Loop:
                     async for emission in emissions:
                         yield emission
                 self._history += [calls.message, *calls.steered]
-            self._step = step = self._next_step()
-            async with aclosing(step.run(self._limits.retries)) as emissions:
+            self._step = step = await self._next_step()
+            async with aclosing(self._points.answer(step, self._limits.retries)) as emissions:
                 async for emission in emissions:
                     yield emission
             record, open_calls = await self._conclude(step)
@@ -144,12 +153,14 @@ class Loop:
             self._spawn,
             timeout_seconds=limits.tool_timeout_seconds,
             approvals=self._task.approvals,
+            points=self._points,
         )
 
-    def _next_step(self) -> Step:
+    async def _next_step(self) -> Step:
         if self._steps >= self._limits.step_limit:
             raise AgentError("STEP_LIMIT", f"The turn took {self._limits.step_limit} steps without coming to an end.")
         task = self._task
+        await self._points.enter(self._steps, self._history, is_new=task.is_new)
         request = ModelRequest(
             model=task.model,
             system=self._wanted.system(task.system),
@@ -159,6 +170,7 @@ class Loop:
             params=task.params,
             output_schema=self._wanted.native,
         )
+        request = await self._points.request(request, task.provider, self._steps + 1)
         taken_ids = [use.id for message in self._history for use in message.tool_uses]
         return Step(task.provider, task.provider_name, request, number=self._steps + 1, taken_ids=taken_ids, budget=task.budget)
 
@@ -179,6 +191,7 @@ class Loop:
             if correction is not None:
                 messages.append(correction)
             elif not self._wanted.is_failed:
+                self._text = await self._points.complete(self._text, step=self._steps, tool_calls=self._tool_calls)
                 ending, value = self._ending(finish), self._wanted.value
                 usage = TurnUsage.of(self._usage)
                 events.append(TurnCompleted(self._text, usage, self._steps, self._tool_calls, value))
@@ -214,8 +227,8 @@ def _completion(step: Step, calls: Sequence[Call]) -> list[Event]:
     events: list[Event] = []
     if step.reasoning:
         events.append(ReasoningComplete(step.number, step.reasoning))
-    if step.text:
-        events.append(TextComplete(step.number, step.text))
+    if step.streamed_text:
+        events.append(TextComplete(step.number, step.streamed_text))
     events.extend(ToolCallRequested(step.number, call.id, call.name, call.args) for call in calls)
     events.append(StepCompleted(step.number, step.finish.stop_reason, step.finish.usage))
     return events

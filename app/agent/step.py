@@ -95,6 +95,7 @@ class Step:
         self._taken_ids = set(taken_ids)
         self.number = number
         self._answer = _Answer()
+        self._rewritten: str | None = None
 
     async def run(self, policy: RetryPolicy) -> AsyncGenerator[Emission, None]:
         """Ask the model, and yield what it says as it says it.
@@ -134,7 +135,12 @@ class Step:
 
     @property
     def text(self) -> str:
-        """The whole text."""
+        """The whole text, as it is kept."""
+        return self.streamed_text if self._rewritten is None else self._rewritten
+
+    @property
+    def streamed_text(self) -> str:
+        """The whole text, as it was shown."""
         return "".join(self._answer.text)
 
     @property
@@ -155,6 +161,10 @@ class Step:
         if self.reasoning or vendor:
             blocks.insert(0, Reasoning(self.reasoning, vendor))
         return Message("assistant", tuple(blocks), self.finish.stop_reason)
+
+    def rewrite(self, text: str) -> None:
+        """Keep another text than the one that was shown."""
+        self._rewritten = text
 
     async def _ask(self) -> AsyncGenerator[Emission, None]:
         began = clock.monotonic()

@@ -202,6 +202,7 @@ async def _resume(tx: Transaction, defaults: Defaults, asked: schemas.CreateSess
         defaults.providers.choose(session.options.model, session.options.provider)
     new = options.changed(defaults, session, patch)
     defaults.providers.check_params(new.provider, new.provider_params)
+    defaults.hooks.hooks(new.hooks_override)
     return await sessions.update(tx, session, new, options.changes(session, new, patch))
 
 
@@ -224,7 +225,7 @@ async def _act(request: Request, house: House, session_id: str, asked: schemas.N
 
 
 def _defaults(house: House, realm: Realm) -> Defaults:
-    return Defaults(realm.config, house.providers, house.default_model, house.tools)
+    return Defaults(realm.config, house.providers, house.default_model, house.tools, house.hooks)
 
 
 def _query(request: Request) -> catalog.Query:

@@ -228,6 +228,7 @@ class ExportedOptions(_Part):
     turn_budget: None = None
     output_schema: dict[str, Any] | None = None
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    hooks_override: dict[str, Any] | None = None
 
 
 class ExportedSession(_Part):
