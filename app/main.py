@@ -210,7 +210,7 @@ async def _build(settings: Settings, database: Database, stack: AsyncExitStack) 
 
 
 def _hooks(settings: Settings, stack: AsyncExitStack) -> Hooks:
-    transport = Transport()
+    transport = Transport(max_idle=0)
     stack.push_async_callback(transport.aclose)
     return Hooks(configuration.load(settings.hooks), transport)
 

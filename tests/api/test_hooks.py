@@ -1,6 +1,6 @@
-"""Hooks on a turn's way, over real HTTP: who is asked when, what a denial, a patch and a failure come to, and a session's own."""
+"""Hooks on a turn's way, over real HTTP: who is asked when, and what denials, patches and failures come to."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from tests.api import shapes, talk
+from tests.api.databases import fresh_database
 from tests.api.test_turns import Desk
 from tests.hooks.receiver import SECRET, Received, Receiver, deciding, receiving, whole
 from tests.provider_double import scripts
@@ -33,50 +34,77 @@ def patch(**fields: Any) -> dict[str, Any]:
 
 @dataclass
 class House:
-    """A server whose hooks are one receiver; `says` has the receiver's answer for `hook_id point` or for a hook."""
+    """A server whose hooks are one receiver; `says` has the receiver's answer for each hook."""
 
     receiver: Receiver
-    serve: Callable[..., Any]
     double: ProviderDouble
+    shared: Service | None = None
+    serve: Callable[..., Any] | None = None
     says: dict[str, Any] = field(default_factory=dict)
 
     def answer(self, received: Received) -> bytes:
         """Answer one request as the test wants it."""
-        asked = received.payload
-        said = self.says.get(f"{asked['hook_id']} {asked['point']}", self.says.get(asked["hook_id"], ALLOW))
+        said = self.says.get(received.payload["hook_id"].split(".")[0], ALLOW)
         return said if isinstance(said, bytes) else deciding(said)
+
+    def settings(self, hooks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Write the settings of a server with these hooks, that lets sessions add their own."""
+        url = self.receiver.url
+        own = [{"url": url} | dict(hook) for hook in hooks]
+        configuration = {"secret": SECRET, "allowed_hosts": [url.split("/")[2]], "hooks": own}
+        return {
+            "SURICATE_OPENAI_COMPATIBLE_BASE_URL": self.double.base_url,
+            "SURICATE_HOOKS": orjson.dumps(configuration).decode(),
+        }
 
     async def service(self, *hooks: Mapping[str, Any]) -> Service:
         """Start a server with these hooks."""
-        url = self.receiver.url
-        configuration = {
-            "secret": SECRET,
-            "allowed_hosts": [url.split("/")[2]],
-            "hooks": [{"url": url} | dict(hook) for hook in hooks],
-        }
-        service: Service = await self.serve(
-            SURICATE_OPENAI_COMPATIBLE_BASE_URL=self.double.base_url, SURICATE_HOOKS=orjson.dumps(configuration).decode()
-        )
+        assert self.serve is not None
+        service: Service = await self.serve(**self.settings(hooks))
         return service
 
     async def desk(self, *hooks: Mapping[str, Any], **fields: Any) -> Desk:
-        """Open a session on such a server."""
-        service = await self.service(*hooks)
-        return Desk(service, (await service.create(**fields))["session_id"])
+        """Open a session that adds these hooks, one for each of their points."""
+        assert self.shared is not None
+        entries = [_entry(hook, point, self.receiver.url) for hook in hooks for point in hook["points"]]
+        return Desk(self.shared, (await self.shared.create(hooks_override={"entries": entries}, **fields))["session_id"])
 
     @property
     def asked(self) -> list[str]:
         """The hooks and points that were asked, in order."""
-        return [f"{received.payload['hook_id']} {received.payload['point']}" for received in self.receiver.requests]
+        payloads = [received.payload for received in self.receiver.requests]
+        return [f"{payload['hook_id'].split('.')[0]} {payload['point']}" for payload in payloads]
+
+
+def _entry(hook: Mapping[str, Any], point: str, url: str) -> dict[str, Any]:
+    fields = {name: value for name, value in hook.items() if name != "points"}
+    return fields | {"id": f"{hook['id']}.{point}", "point": point, "url": url}
+
+
+@pytest.fixture(scope="module")
+async def shared_house(
+    postgres: str, shared_double: ProviderDouble, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[House]:
+    """A server without hooks of its own, for sessions that add theirs."""
+    built: list[House] = []
+    async with (
+        receiving(lambda received: built[0].answer(received)) as receiver,
+        fresh_database(postgres) as url,
+    ):
+        house = House(receiver, shared_double)
+        built.append(house)
+        settings = {"SURICATE_DATABASE_URL": url} | house.settings([])
+        async with Service.started(tmp_path_factory.mktemp("hooks"), settings) as house.shared:
+            yield house
 
 
 @pytest.fixture
-async def house(serve: Callable[..., Any], double: ProviderDouble) -> AsyncIterator[House]:
-    """The house before its server starts."""
-    built: list[House] = []
-    async with receiving(lambda received: built[0].answer(received)) as receiver:
-        built.append(House(receiver, serve, double))
-        yield built[0]
+def house(shared_house: House, serve: Callable[..., Any], double: ProviderDouble) -> House:
+    """The shared house, with nothing asked and nothing said; it can start further servers."""
+    shared_house.serve, shared_house.double = serve, double
+    shared_house.says.clear()
+    shared_house.receiver.requests.clear()
+    return shared_house
 
 
 def hook(hook_id: str, *points: str, capability: str = "observe", **fields: Any) -> dict[str, Any]:
@@ -110,10 +138,9 @@ async def test_hooks_are_asked_at_each_point_of_a_turn_in_order(house: House) ->
 
 async def test_lower_priority_is_asked_first_and_a_denial_stops_the_rest(house: House) -> None:
     house.says["second"] = DENY
-    role = {"capability": "guardrail"}
-    desk = await house.desk(
-        hook("third", "turn_started", priority=9), hook("first", "turn_started", priority=-1), hook("second", "turn_started", **role)
-    )
+    hooks = ({"id": "third", "priority": 9}, {"id": "first", "priority": -1}, {"id": "second", "capability": "guardrail"})
+    service = await house.service(*({"points": ["turn_started"], "capability": "observe"} | one for one in hooks))
+    desk = Desk(service, (await service.create())["session_id"])
 
     await desk.start("Hello")
 
@@ -184,8 +211,7 @@ async def test_request_is_made_with_the_parameters_of_a_patch(house: House) -> N
     await desk.start("Where?")
 
     [request] = await house.double.requests()
-    assert request.body["temperature"], request.body["top_p"] == (0.5, 0.9)
-    assert 7 in request.body.values()
+    assert (request.body["temperature"], request.body["top_p"], request.body["max_tokens"]) == (0.5, 0.9, 7)
     [applied] = [event for event in await desk.log_at_rest() if event["type"] == "hook_rewrite_applied"]
     assert applied["fields"] == ["max_tokens", "provider_params.temperature"]
 
@@ -252,22 +278,13 @@ async def test_callers_answer_passes_the_hooks_before_the_model_reads_it(house: 
     desk = await house.desk(hook("tidy", "post_tool_execution", capability="rewrite"), external_tools=[tool])
     call = scripts.tool_call("weather", {})
     await house.double.play([call, scripts.finish("tool_calls")], PARIS)
-    frames = await desk_frames(desk)
-    results = [{"tool_call_id": frames[-1]["id"], "content": "21 °C"}]
+    [waiting] = (await desk.start("What is it like?", {"Prefer": "wait=1"})).json()["pending_tool_calls"]
+    results = [{"tool_call_id": waiting["id"], "content": "21 °C"}]
 
-    answer = await desk.client.post(f"{desk.path}/tool_results", json={"results": results})
-
-    assert answer.status_code < 300, answer.text
+    await desk.client.post(f"{desk.path}/tool_results", json={"results": results})
     await desk.log_at_rest()
+
     assert (await talk.history(desk))[2]["content"][0]["content"] == "mild"
-
-
-async def desk_frames(desk: Desk) -> list[dict[str, Any]]:
-    """Start a turn and return its events up to a call that waits."""
-    turn = (await desk.start("What is it like?", {"Prefer": "wait=20"})).json()
-    assert turn["status"] == "waiting"
-    pending: list[dict[str, Any]] = turn["pending_tool_calls"]
-    return pending
 
 
 async def test_rewritten_end_is_the_turns_text(house: House) -> None:
@@ -320,9 +337,9 @@ async def test_hook_in_the_background_is_asked_and_not_told(house: House) -> Non
 async def test_session_leaves_a_hook_out_and_adds_its_own(house: House) -> None:
     own = {"id": "own", "point": "turn_completed", "url": house.receiver.url, "capability": "rewrite"}
     house.says |= {"guard": DENY, "own": patch(text="Mine.")}
-    desk = await house.desk(
-        hook("guard", "turn_started", capability="guardrail"), hooks_override={"disable": ["guard"], "entries": [own]}
-    )
+    service = await house.service(hook("guard", "turn_started", capability="guardrail"))
+    created = await service.create(hooks_override={"disable": ["guard"], "entries": [own]})
+    desk = Desk(service, created["session_id"])
 
     turn = (await desk.start("Where?")).json()
 
@@ -334,11 +351,11 @@ async def test_session_leaves_a_hook_out_and_adds_its_own(house: House) -> None:
 
 async def test_override_goes_with_forks_and_exports(house: House) -> None:
     house.says["guard"] = DENY
-    desk = await house.desk(hook("guard", "turn_started", capability="guardrail"), hooks_override={"disable": ["guard"]})
+    service = await house.service(hook("guard", "turn_started", capability="guardrail"))
+    desk = Desk(service, (await service.create(hooks_override={"disable": ["guard"]}))["session_id"])
     await desk.start("Hello")
 
-    document = await talk.export(desk)
-    forked = Desk(desk, (await talk.fork(desk)).json()["session_id"])  # type: ignore[arg-type] # it has a client too
+    document, forked = await talk.export(desk), await talk.forked(desk, service)
 
     assert document["session"]["options"]["hooks_override"] == {"disable": ["guard"]}
     assert (await forked.start("Hello")).json()["status"] == "completed"
@@ -347,7 +364,6 @@ async def test_override_goes_with_forks_and_exports(house: House) -> None:
 @pytest.mark.parametrize(
     ("override", "loc"),
     [
-        ({"disable": ["must"]}, "hooks_override.disable.0"),
         ({"disable": ["unknown"]}, "hooks_override.disable.0"),
         ({"entries": [{"id": "own", "point": "turn_started", "url": "http://example.com/", "capability": "observe"}]},
          "hooks_override.entries.0.url"),
@@ -356,21 +372,24 @@ async def test_override_goes_with_forks_and_exports(house: House) -> None:
     ],
 )  # fmt: skip
 async def test_override_that_breaks_a_rule_is_refused_with_its_place(house: House, override: Any, loc: str) -> None:
-    service = await house.service(hook("must", "turn_started", required=True))
-    session = f"/v1/sessions/{(await service.create())['session_id']}"
+    desk = await house.desk()
 
-    created = await service.client.post("/v1/sessions", json={"hooks_override": override})
-    changed = await service.client.patch(session, json={"hooks_override": override})
+    created = await desk.client.post("/v1/sessions", json={"hooks_override": override})
+    changed = await desk.client.patch(desk.path, json={"hooks_override": override})
 
     assert [(answer.status_code, answer.json()["errors"][0]["loc"]) for answer in (created, changed)] == [(422, loc)] * 2
 
 
-async def test_resumed_document_cannot_disable_a_required_hook(house: House) -> None:
-    desk = await house.desk(hook("must", "turn_started", required=True))
+async def test_required_hook_cannot_be_disabled_by_a_session_or_a_document(house: House) -> None:
+    service = await house.service(hook("must", "turn_started", required=True))
+    desk = Desk(service, (await service.create())["session_id"])
     document = await talk.export(desk)
     await talk.erase(desk)
     document["session"]["options"]["hooks_override"] = {"disable": ["must"]}
 
-    answer = await desk.client.post("/v1/sessions", json={"resume_session": document})
+    answers = [
+        await service.client.post("/v1/sessions", json=body)
+        for body in ({"resume_session": document}, {"hooks_override": {"disable": ["must"]}})
+    ]
 
-    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, "hooks_override.disable.0")
+    assert [(a.status_code, a.json()["errors"][0]["loc"]) for a in answers] == [(422, "hooks_override.disable.0")] * 2
