@@ -16,6 +16,7 @@ from pydantic import HttpUrl
 
 from app import ids
 from app.agent.loop import Limits
+from app.agent.points import Panel
 from app.agent.step import RetryPolicy
 from app.api import compaction, copies, documents, events, problems, realm, service, sessions, tool_results, turns
 from app.api.dependencies import House
@@ -24,6 +25,8 @@ from app.db import embedded
 from app.db.engine import Database
 from app.db.migrate import migrate
 from app.errors import StartupError
+from app.hooks import background, configuration
+from app.hooks.registry import Registry as Hooks
 from app.journal.journal import Journal
 from app.pace import Pace
 from app.providers import anthropic, gemini, openai
@@ -66,6 +69,7 @@ class Rooms:
     pool: Pool
     providers: Providers
     tools: Registry
+    hooks: Hooks
     is_draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     def readiness(self) -> Mapping[str, bool]:
@@ -199,9 +203,17 @@ async def _build(settings: Settings, database: Database, stack: AsyncExitStack) 
         settings.turn_output_tokens,
         settings.unknown_context_tokens,
     )
-    bench = Bench(journal, providers, tools, limits)
+    hooks = _hooks(settings, stack)
+    panel = Panel(hooks, await stack.enter_async_context(background.opened()))
+    bench = Bench(journal, providers, tools, limits, panel)
     pool = Pool(bench, node_id, lease_seconds=settings.lease_seconds, max_live_turns=settings.max_live_turns)
-    return Rooms(journal, pool, providers, tools)
+    return Rooms(journal, pool, providers, tools, hooks)
+
+
+def _hooks(settings: Settings, stack: AsyncExitStack) -> Hooks:
+    transport = Transport(max_idle=0)
+    stack.push_async_callback(transport.aclose)
+    return Hooks(configuration.load(settings.hooks), transport)
 
 
 async def _tools(settings: Settings, stack: AsyncExitStack) -> Registry:
@@ -272,6 +284,7 @@ def _house(settings: Settings, rooms: Rooms) -> House:
         claimant=rooms.pool,
         providers=rooms.providers,
         tools=rooms.tools,
+        hooks=rooms.hooks,
         default_model=settings.default_model,
         max_body_bytes=settings.max_body_bytes,
         max_wait_seconds=settings.max_wait_seconds,

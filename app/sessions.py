@@ -36,6 +36,7 @@ class Options:
         output_schema: JSON Schema of each turn's answer; None is free text.
         structured_output_retries: further tries at an answer that breaks it.
         fallback_models: `model` and `provider` of those to ask, in order, where the one before has failed in all tries.
+        hooks_override: changes to the server's hooks, as the wire has them; None changes nothing.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Options:
     output_schema: Mapping[str, Any] | None = None
     structured_output_retries: int = 2
     fallback_models: Sequence[Mapping[str, str]] = field(default_factory=list)
+    hooks_override: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

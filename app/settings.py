@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         [], description="JSON list of hosts and CIDRs inside that tools may reach; everything inside is refused otherwise."
     )
     outbound_http: bool = Field(False, description="Whether tools may use plain http.")
+    hooks: str | None = Field(
+        None, repr=False, description="The hooks, as docs/hooks.md has them: a JSON object, or the path of a file; unset: none."
+    )
     answer_timeout_seconds: Seconds = Field(
         3600, description="How long a call waits for its caller's result or approval, where its tool does not say."
     )

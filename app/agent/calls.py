@@ -1,15 +1,17 @@
 """The tool calls of one step: run side by side, each told as it ends, answered together in request order."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from app import clock
 from app.agent import transcript
 from app.agent.emissions import Await, Emission, Pend, Record, Tell, Wish
+from app.agent.points import NO_POINTS, Points
 from app.agent.transcript import UNKNOWN_OUTCOME, Call
+from app.errors import AgentError, InvalidRequest
 from app.journal.event import Event
 from app.journal.types import ToolExecutionCompleted, ToolExecutionStarted, ToolExecutionTimedOut
 from app.messages import Message, ToolResult
@@ -19,6 +21,7 @@ from app.tools.registry import Registry
 
 MOST_AT_ONCE = 8
 MOST_RESULT_BYTES = 256 * 1024
+WITHHELD = "The result was withheld, and the turn ended."
 DEAF_SECONDS = 1.0  # how long a tool may take to stop when its time is over; then it is left behind
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, "Outcome"]], "asyncio.Task[Outcome]"]
@@ -58,6 +61,7 @@ class Calls:
         spawn: starts a task that outlives this generator if it must: a tool that will not stop is left behind.
         timeout_seconds: longest run of one call.
         approvals: names of tools whose calls wait for leave.
+        points: asks the session's hooks before a call runs or waits, and once it has its result.
     """
 
     def __init__(
@@ -68,12 +72,16 @@ class Calls:
         *,
         timeout_seconds: float,
         approvals: Collection[str] = (),
+        points: Points = NO_POINTS,
     ) -> None:
         self._calls = calls
         self._tools = tools
         self._spawn = spawn
         self._timeout_seconds = timeout_seconds
         self._approvals = approvals
+        self._points = points
+        self._refused: set[str] = set()
+        self._denial: AgentError | None = None
         self._running: dict[asyncio.Task[Outcome], _Execution] = {}
         self.message = Message("tool", ())
         self.steered: Sequence[Message] = ()
@@ -81,8 +89,9 @@ class Calls:
     async def run(self) -> AsyncGenerator[Emission, None]:
         """Run what can be run, and yield what happens; the results are recorded last, in one message."""
         for call in self._calls:
-            refusal = self._refusal(call)
+            refusal = await self._asked(call)
             if refusal is not None:
+                self._refused.add(call.id)
                 yield Tell([self._conclude(call, Outcome(refusal, is_error=True, duration_ms=0))])
         while unanswered := [call for call in self._calls if call.result is None]:
             wishes = [wish for call in unanswered if (wish := self._wish(call)) is not None]
@@ -96,9 +105,11 @@ class Calls:
                     yield emission
             if wishes:
                 yield Await(self._calls)
+        await self._review_answers()
         told, self.message = transcript.results(self._calls)
         record = Record(told, [self.message], is_boundary=True)
         yield record
+        self._check()
         self.steered = record.steered
 
     async def _run(self, waiting: Sequence[tuple[Call, Tool]]) -> AsyncGenerator[Emission, None]:
@@ -111,6 +122,7 @@ class Calls:
                     self._start(starting)
                 for events in await self._ended():
                     yield Tell(events)
+                self._check()
         finally:
             for task in self._running:
                 task.cancel()
@@ -144,6 +156,39 @@ class Calls:
         fault = self._tools.fault(tool, call.args)
         return fault and f"The arguments do not match the tool's schema: {fault}."
 
+    async def _asked(self, call: Call) -> str | None:
+        """Say why a call is not run; hooks are asked about those that could be, and may change their arguments."""
+        refusal = self._refusal(call)
+        if refusal is not None or call.result is not None:
+            return refusal
+        tool = self._tool(call)
+
+        def check(payload: Mapping[str, Any]) -> None:
+            fault = self._tools.fault(tool, payload["args"])
+            if fault is not None:
+                raise InvalidRequest(fault)
+
+        return await self._points.call(call, check)
+
+    async def _review_answers(self) -> None:
+        """Ask about the results that callers gave; they are on record as they came, so that only the model reads others."""
+        for call in self._calls:
+            if call.result is not None and call.id not in self._refused and isinstance(self._tools.find(call.name), External):
+                call.result = await self._reviewed(call, call.result)
+
+    async def _reviewed(self, call: Call, result: ToolResult) -> ToolResult:
+        """Ask about a result; where that ends the turn, it is withheld."""
+        try:
+            content = await self._points.result(call, result)
+        except AgentError as error:
+            self._denial = self._denial or error
+            return replace(result, content=WITHHELD, is_error=True)
+        return result if content == result.content else replace(result, content=_capped(content))
+
+    def _check(self) -> None:
+        if self._denial is not None:
+            raise self._denial
+
     def _start(self, starting: Sequence[tuple[Call, Tool]]) -> None:
         for call, tool in starting:
             task = self._spawn(_execute(tool, call, self._timeout_seconds))
@@ -160,6 +205,8 @@ class Calls:
         for task in [*done, *given_up]:
             execution = self._running.pop(task)
             call, outcome = execution.call, execution.outcome(task, self._timeout_seconds)
+            result = await self._reviewed(call, ToolResult(call.id, outcome.content, outcome.is_error))
+            outcome = replace(outcome, content=result.content, is_error=result.is_error)
             events: list[Event] = [self._conclude(call, outcome)]
             if outcome.is_timeout:
                 events.insert(0, ToolExecutionTimedOut(call.id, call.name, round(self._timeout_seconds * 1000)))

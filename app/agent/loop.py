@@ -18,6 +18,7 @@ from app.agent.budget import Budget
 from app.agent.calls import Calls, Spawn
 from app.agent.compaction import Memory
 from app.agent.emissions import Emission, Record, SumUp, Tell
+from app.agent.points import NO_POINTS, Points
 from app.agent.step import Ask, RetryPolicy, Step
 from app.agent.transcript import Call
 from app.errors import AgentError, ProviderError
@@ -62,6 +63,7 @@ class Task:
         context_tokens: most that the model reads.
         compacts: whether a transcript that comes near it is summed up.
         fallbacks: asked in this order within one step; the next step begins with `model` again.
+        is_new: whether no earlier attempt has begun a step.
     """
 
     provider: Provider
@@ -83,6 +85,7 @@ class Task:
     context_tokens: int = 128_000
     compacts: bool = True
     fallbacks: Sequence[Fallback] = ()
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +110,18 @@ class Limits:
 class Loop:
     """One attempt at one turn."""
 
-    def __init__(self, task: Task, tools: Registry, limits: Limits, spawn: Spawn) -> None:
+    def __init__(self, task: Task, tools: Registry, limits: Limits, spawn: Spawn, points: Points = NO_POINTS) -> None:
         self._task = task
         self._tools = tools
         self._limits = limits
         self._spawn = spawn
+        self._points = points
         self._history = list(task.history)
         self._steps, self._tool_calls, self._usage, self._text = task.steps, task.tool_calls, task.usage, task.text
         self._wanted = Wanted(task.provider, task.output_schema, task.schema_retries)
         self._recorded_at = clock.monotonic()
+        self._entered: int | None = None  # steps that were over when hooks were last asked whether another may follow
+        self._max_tokens = task.max_tokens
         self._step: Step | None = None
         self._refusal: AgentError | None = None
         self._memory = Memory(task.provider, task.model, task.context_tokens)
@@ -131,6 +137,11 @@ class Loop:
         Raises:
             AgentError: the turn cannot go on; how it ends is the caller's to write.
         """
+        async with aclosing(self._points.telling(self._carry_on())) as emissions:
+            async for emission in emissions:
+                yield emission
+
+    async def _carry_on(self) -> AsyncGenerator[Emission, None]:
         open_calls = self._task.open_calls
         while True:
             if open_calls:
@@ -173,9 +184,9 @@ class Loop:
 
     async def _take_step(self, *, is_last: bool) -> AsyncGenerator[Emission, None]:
         """Ask the model; where it says that there is too much to read, sum up, and leave no step."""
-        self._step = step = self._next_step()
+        self._step = step = await self._next_step()
         try:
-            async with aclosing(step.run(self._limits.retries, self._fallbacks())) as emissions:
+            async with aclosing(self._points.answer(step, self._limits.retries, self._fallbacks())) as emissions:
                 async for emission in emissions:
                     yield emission
         except ProviderError as error:
@@ -211,13 +222,20 @@ class Loop:
             self._spawn,
             timeout_seconds=limits.tool_timeout_seconds,
             approvals=self._task.approvals,
+            points=self._points,
         )
 
-    def _next_step(self) -> Step:
+    async def _next_step(self) -> Step:
         if self._steps >= self._limits.step_limit:
             raise AgentError("STEP_LIMIT", f"The turn took {self._limits.step_limit} steps without coming to an end.")
         task = self._task
-        request = self._request(task.provider, task.model, task.params)
+        if self._entered != self._steps:
+            await self._points.enter(self._steps, self._history, is_new=task.is_new)
+            self._entered = self._steps
+        self._max_tokens = task.max_tokens
+        asked = self._request(task.provider, task.model, task.params)
+        request = await self._points.request(asked, task.provider, self._steps + 1)
+        self._max_tokens = request.max_tokens
         taken_ids = [use.id for message in self._history for use in message.tool_uses]
         return Step(task.provider, task.provider_name, request, number=self._steps + 1, taken_ids=taken_ids, budget=task.budget)
 
@@ -233,7 +251,7 @@ class Loop:
             system=self._wanted.system(self._task.system),
             messages=self._history,
             tools=self._tools.specs(),
-            max_tokens=self._task.max_tokens,
+            max_tokens=self._max_tokens,
             params=params,
             output_schema=self._wanted.native,
         )
@@ -255,6 +273,7 @@ class Loop:
             if correction is not None:
                 messages.append(correction)
             elif not self._wanted.is_failed:
+                self._text = await self._points.complete(self._text, step=self._steps, tool_calls=self._tool_calls)
                 ending, value = self._ending(finish), self._wanted.value
                 usage = TurnUsage.of(self._usage)
                 events.append(TurnCompleted(self._text, usage, self._steps, self._tool_calls, value))
@@ -290,8 +309,8 @@ def _completion(step: Step, calls: Sequence[Call]) -> list[Event]:
     events: list[Event] = []
     if step.reasoning:
         events.append(ReasoningComplete(step.number, step.reasoning))
-    if step.text:
-        events.append(TextComplete(step.number, step.text))
+    if step.streamed_text:
+        events.append(TextComplete(step.number, step.streamed_text))
     events.extend(ToolCallRequested(step.number, call.id, call.name, call.args) for call in calls)
     events.append(StepCompleted(step.number, step.finish.stop_reason, step.finish.usage))
     return events

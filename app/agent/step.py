@@ -104,6 +104,7 @@ class Step:
         self._taken_ids = set(taken_ids)
         self.number = number
         self._answer = _Answer()
+        self._rewritten: str | None = None
 
     async def run(self, policy: RetryPolicy, fallbacks: Iterable[Ask] = ()) -> AsyncGenerator[Emission, None]:
         """Ask the model, and yield what it says as it says it.
@@ -147,7 +148,12 @@ class Step:
 
     @property
     def text(self) -> str:
-        """The whole text."""
+        """The whole text, as it is kept."""
+        return self.streamed_text if self._rewritten is None else self._rewritten
+
+    @property
+    def streamed_text(self) -> str:
+        """The whole text, as it was shown."""
         return "".join(self._answer.text)
 
     @property
@@ -168,6 +174,10 @@ class Step:
         if self.reasoning or vendor:
             blocks.insert(0, Reasoning(self.reasoning, vendor))
         return Message("assistant", tuple(blocks), self.finish.stop_reason)
+
+    def rewrite(self, text: str) -> None:
+        """Keep another text than the one that was shown."""
+        self._rewritten = text
 
     def _next_try(self, policy: RetryPolicy, attempt: int, error: ProviderError, others: Iterator[Ask]) -> Retrying:
         """Say what comes after a try that failed; where this model's tries are spent, turn to the next.

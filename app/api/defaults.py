@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import CapabilityUnavailable, InvalidRequest
+from app.hooks.registry import Registry as Hooks
 from app.providers.registry import Providers, infer
 from app.realms import Config, FallbackModel
 from app.tools.registry import Registry
@@ -25,6 +26,7 @@ class Defaults:
     providers: Providers
     server_model: str
     tools: Registry
+    hooks: Hooks
 
     @property
     def approvals(self) -> Sequence[str]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.api import problems, strict_json
 from app.errors import BodyTooLarge, InvalidCursor, InvalidRequest, UnsupportedMediaType
+from app.hooks.registry import Registry as Hooks
 from app.idempotency import Request as KeyedRequest
 from app.journal.journal import Journal
 from app.providers import models
@@ -33,6 +34,7 @@ class House:
     claimant: Claimant
     providers: Providers
     tools: Registry
+    hooks: Hooks
     default_model: str
     max_body_bytes: int
     max_wait_seconds: float

@@ -31,6 +31,7 @@ def chosen(defaults: Defaults, asked: schemas.CreateSession) -> Options:
     external_tools = [tool.model_dump(exclude_none=True) for tool in asked.external_tools or []]
     approval_tools = defaults.approvals if asked.approval_tools is None else asked.approval_tools
     offered.check(defaults.tools, external_tools, asked.approval_tools or [])
+    defaults.hooks.hooks(asked.hooks_override)
     return Options(
         model=model,
         provider=provider,
@@ -44,6 +45,7 @@ def chosen(defaults: Defaults, asked: schemas.CreateSession) -> Options:
         output_schema=asked.output_schema,
         structured_output_retries=_retries(defaults, asked.structured_output_retries),
         fallback_models=defaults.fallbacks(asked.fallback_models),
+        hooks_override=asked.hooks_override,
     )
 
 
@@ -60,6 +62,9 @@ def changed(defaults: Defaults, session: Session, asked: schemas.ChangeSession) 
     options = _with_answer(defaults, options, asked)
     if "fallback_models" in asked.model_fields_set:
         options = replace(options, fallback_models=defaults.fallbacks(asked.fallback_models))
+    if "hooks_override" in asked.model_fields_set:
+        defaults.hooks.hooks(asked.hooks_override)
+        options = replace(options, hooks_override=asked.hooks_override)
     if asked.model_fields_set & {"model", "provider"}:
         options = _with_model(defaults, options, asked)
     if "provider_params" in asked.model_fields_set:

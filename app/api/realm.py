@@ -65,7 +65,7 @@ async def patch(
 
 def _check(house: House, realm: Realm) -> None:
     """Refuse, with the transaction that wrote it, a configuration under which no session could be made."""
-    Defaults(realm.config, house.providers, house.default_model, house.tools).check()
+    Defaults(realm.config, house.providers, house.default_model, house.tools, house.hooks).check()
 
 
 def _told(realm: Realm) -> Response:

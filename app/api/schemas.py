@@ -130,7 +130,7 @@ class CreateSession(_Labels):
     )
     later = (
         "preload_skills", "skill_references",
-        "hooks_override", "host_mode", "comms_name", "peer_meta", "silent_comms_intents", "max_inline_peer_notifications",
+        "host_mode", "comms_name", "peer_meta", "silent_comms_intents", "max_inline_peer_notifications",
     )  # fmt: skip
 
     prompt: Prompt | None = None
@@ -149,9 +149,9 @@ class CreateSession(_Labels):
     budget_limits: BudgetLimits | None = None
     external_tools: Annotated[list[ExternalTool], Field(max_length=128)] | None = None
     approval_tools: Annotated[list[ToolName], Field(max_length=256)] | None = None
+    hooks_override: dict[str, Any] | None = None
     preload_skills: Later = None
     skill_references: Later = None
-    hooks_override: Later = None
     host_mode: Later = None
     comms_name: Later = None
     peer_meta: Later = None
@@ -190,6 +190,7 @@ class ChangeSession(_Labels):
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] | None = None
     fallback_models: FallbackModels | None = None
     budget_limits: BudgetLimits | None = None
+    hooks_override: dict[str, Any] | None = None
 
 
 class StartTurn(Strict):

@@ -70,7 +70,7 @@ async def list_models(request: Request, house: Rooms) -> Response:
     Query(request)
     async with house.journal.database.connection() as db:
         config = (await realms.get(db)).config
-    default = _default(Defaults(config, house.providers, house.default_model, house.tools))
+    default = _default(Defaults(config, house.providers, house.default_model, house.tools, house.hooks))
     listed: list[tuple[str, str]] = [*models.current(house.providers)]
     if default is not None and default not in listed:
         listed.append(default)

@@ -203,6 +203,7 @@ async def _resume(tx: Transaction, defaults: Defaults, asked: schemas.CreateSess
     new = options.changed(defaults, session, patch)
     defaults.fallbacks([FallbackModel.model_validate(named) for named in new.fallback_models])
     defaults.providers.check_params(new.provider, new.provider_params)
+    defaults.hooks.hooks(new.hooks_override)
     return await sessions.update(tx, session, new, options.changes(session, new, patch))
 
 
@@ -225,7 +226,7 @@ async def _act(request: Request, house: House, session_id: str, asked: schemas.N
 
 
 def _defaults(house: House, realm: Realm) -> Defaults:
-    return Defaults(realm.config, house.providers, house.default_model, house.tools)
+    return Defaults(realm.config, house.providers, house.default_model, house.tools, house.hooks)
 
 
 def _query(request: Request) -> catalog.Query:

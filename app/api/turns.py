@@ -177,6 +177,6 @@ def _to_stop(session: Session, seen_turn_id: str | None, asked: schemas.Interrup
 
 
 def _new_turn(house: House, session: Session, asked: schemas.StartTurn) -> NewTurn:
-    defaults = Defaults(Config(), house.providers, house.default_model, house.tools)
+    defaults = Defaults(Config(), house.providers, house.default_model, house.tools, house.hooks)
     overrides = options.overrides(defaults, session, asked)
     return NewTurn(schemas.prompt_text(asked.prompt), overrides, asked.on_busy or "reject")

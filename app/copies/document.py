@@ -236,6 +236,7 @@ class ExportedOptions(_Part):
     output_schema: dict[str, Any] | None = None
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] = 2
     fallback_models: list[ExportedFallbackModel] = Field(default_factory=list, max_length=5)
+    hooks_override: dict[str, Any] | None = None
 
 
 class ExportedSession(_Part):

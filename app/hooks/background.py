@@ -1,7 +1,8 @@
 """Hooks that no turn waits for: so many at once, and what comes on top is dropped."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
@@ -11,6 +12,10 @@ from app import telemetry
 MOST_AT_ONCE: Final = 64  # each lasts 5 s at most
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class _Closed(Exception):
+    """Ends the task group, and with it what still runs there."""
 
 
 class Background:
@@ -43,3 +48,18 @@ class Background:
             log.exception("background_hook_crashed", hook_id=hook_id)  # the task group, and the server in it, go on
         finally:
             self._running -= 1
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Background]:
+    """Run hooks beside the block; those that are still asked at its end are cancelled."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield Background(tasks)
+            _close()
+    except* _Closed:
+        pass
+
+
+def _close() -> None:
+    raise _Closed

@@ -31,10 +31,14 @@ class Transport(httpx2.AsyncBaseTransport):
     Args:
         ssl_context: for https; by default one that trusts the system's certificates, made when it is first needed.
         pace: how soon after one piece of a body the next is received.
+        max_idle: connections to one origin that are kept; 0 makes one for each request, where none may fail on an old one.
     """
 
-    def __init__(self, ssl_context: ssl.SSLContext | None = None, *, pace: Pace = UNHURRIED) -> None:
+    def __init__(
+        self, ssl_context: ssl.SSLContext | None = None, *, pace: Pace = UNHURRIED, max_idle: int = MAX_IDLE_PER_ORIGIN
+    ) -> None:
         self._ssl_context = ssl_context
+        self._max_idle = max_idle
         self._pace = pace
         self._idle: defaultdict[Origin, list[_Connection]] = defaultdict(list)
         self._open: set[_Connection] = set()
@@ -90,7 +94,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     def _keep(self, origin: Origin, connection: "_Connection") -> None:
         idle = self._idle[origin]
-        if len(idle) < MAX_IDLE_PER_ORIGIN:
+        if len(idle) < self._max_idle:
             idle.append(connection)
         else:
             connection.abort()

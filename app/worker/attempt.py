@@ -19,6 +19,7 @@ from app.agent.calls import Spawn
 from app.agent.compaction import Compacted
 from app.agent.emissions import Await, Discard, Emission, Pend, Record, Say, SumUp, Tell, Wish
 from app.agent.loop import Fallback, Limits, Loop, Task
+from app.agent.points import NO_POINTS, Panel
 from app.agent.transcript import Call
 from app.errors import AgentError, Fenced, StoreUnavailable
 from app.journal import reader
@@ -53,12 +54,17 @@ class HandedOver(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every attempt of this process works with."""
+    """What every attempt of this process works with.
+
+    Args:
+        panel: the hooks; None asks no one.
+    """
 
     journal: Journal
     providers: Mapping[str, Provider]
     tools: Registry
     limits: Limits
+    panel: Panel | None = None
 
 
 class Attempt:
@@ -86,6 +92,7 @@ class Attempt:
         self._spawn = spawn
         self._is_draining = is_draining
         self._loop: Loop | None = None
+        self._points = NO_POINTS
         self._recorder = bench.journal.recorder(
             session_id=claim.session_id, turn_id=claim.turn_id, fence=claim.fence, on_failure=stop
         )
@@ -114,14 +121,17 @@ class Attempt:
             self._recorder.close()
 
     async def _carry_turn(self) -> None:
-        options = self._claim.options
+        claim, options = self._claim, self._claim.options
+        if self._bench.panel is not None:
+            about = {"session_id": claim.session_id, "turn_id": claim.turn_id}
+            self._points = self._bench.panel.points(options.hooks_override, about)
         tools = self._bench.tools.snapshot()
         if options.builtins is False:
             tools = tools.without(builtin.NAMES)
         if options.external_tools:
             tools = tools.extended([External.of(raw) for raw in options.external_tools])
         task = await self._persist(self._prepare)
-        self._loop = Loop(task, tools, self._bench.limits, self._spawn)
+        self._loop = Loop(task, tools, self._bench.limits, self._spawn, self._points)
         async with aclosing(self._loop.run()) as emissions:
             async for emission in emissions:
                 await self._carry_out(emission)
@@ -201,7 +211,7 @@ class Attempt:
 
         if await self._claimed(act):
             raise Stopped
-        answered = {call.id: call for call in await self._open_calls()}
+        answered = {call.id: call for call in await self._open_calls(await self._current_step())}
         for call in calls:
             call.result, call.is_allowed = answered[call.id].result, answered[call.id].is_allowed
 
@@ -234,6 +244,8 @@ class Attempt:
 
         try:
             await self._recorder.settle()
+            self._recorder.put(*await self._points.failed(error))
+            await self._recorder.settle()
             await self._persist(act)
             telemetry.TURNS.labels("failed").inc()
         except Fenced:
@@ -249,6 +261,7 @@ class Attempt:
         provider = self._bench.providers.get(options.provider)
         if provider is None:
             raise AgentError("PROVIDER_UNAVAILABLE", f"The provider {options.provider} is not configured on this node.")
+        state = await self._current_step() if claim.has_open_step else None
         return Task(
             provider=provider,
             provider_name=options.provider,
@@ -257,7 +270,7 @@ class Attempt:
             max_tokens=options.max_tokens,
             params=options.provider_params,
             history=claim.history or await self._history(),
-            open_calls=await self._open_calls() if claim.has_open_step else (),
+            open_calls=await self._open_calls(state),
             steps=claim.steps,
             tool_calls=claim.tool_calls,
             usage=claim.usage,
@@ -270,6 +283,7 @@ class Attempt:
             or self._bench.limits.unknown_context_tokens,
             compacts=await self._compacts(),
             fallbacks=self._fallbacks(options),
+            is_new=state is None and not claim.steps,
         )
 
     async def _compacts(self) -> bool:
@@ -301,8 +315,7 @@ class Attempt:
         async with self._bench.journal.database.connection() as db:
             return await history.transcript(db, await sessions.get(db, self._claim.session_id))
 
-    async def _open_calls(self) -> list[Call]:
-        state = await self._current_step()
+    async def _open_calls(self, state: transcript.StepState | None) -> list[Call]:
         calls = state.open_calls if state else []
         if calls:
             async with self._bench.journal.database.connection() as db:

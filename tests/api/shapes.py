@@ -116,6 +116,7 @@ MESSAGE: Mapping[str, Check] = {
 
 _STEP: Mapping[str, Check] = {"step": is_count}
 _CALL: Mapping[str, Check] = {"id": is_text, "name": is_text}
+_HOOK: Mapping[str, Check] = {"hook_id": is_text, "point": is_text}
 _END: Mapping[str, Check] = {"text": is_text, "usage": shaped(TURN_USAGE)}
 ENVELOPE: Mapping[str, Check] = {
     "seq": is_count, "session_id": is_id, "turn_id": maybe(is_id), "type": is_text, "at": is_time, "scope_id": one_of("primary")
@@ -154,6 +155,11 @@ EVENTS: Mapping[str, Mapping[str, Check]] = {
     },
     "compaction_failed": {"error": is_text},
     "budget_warning": {"budget_type": is_text, "used": is_anything, "limit": is_anything, "percent": is_count},
+    "hook_started": _HOOK,
+    "hook_completed": {**_HOOK, "duration_ms": is_count},
+    "hook_failed": {**_HOOK, "error": is_text},
+    "hook_denied": {**_HOOK, "reason": is_text},
+    "hook_rewrite_applied": {**_HOOK, "fields": list_of(is_text)},
     "tool_result_received": {**_CALL, "is_error": is_bool},
     "retrying": {
         "attempt": is_count,

@@ -13,7 +13,6 @@ SCHEMA = {"type": "object", "properties": {}}
 CREATE: dict[str, Any] = {
     "preload_skills": ["a"],
     "skill_references": ["a"],
-    "hooks_override": {"disable": ["a"]},
     "host_mode": True,
     "comms_name": "a",
     "peer_meta": {"a": "b"},
