@@ -38,6 +38,7 @@ USER = "postgres"
 PORT = 5432  # names the socket file; nothing listens on it
 
 _START_SECONDS = 600.0  # crash recovery replays up to max_wal_size; giving up on it helps nobody
+REMOVALS, REMOVAL_PAUSE_SECONDS = 40, 0.05
 _STOP_SECONDS = 30.0  # a fast shutdown writes the dirty part of shared_buffers
 _ABORT_SECONDS = 10.0
 _INITDB_SECONDS = 120.0
@@ -231,10 +232,25 @@ def _is_ready(cluster: Path, pid: int) -> bool:
     return False
 
 
+async def _remove_remains(home: Path) -> None:
+    """Remove what killed starts have left; their last programs may still be writing there for a moment."""
+    for _ in range(REMOVALS):
+        if not _removed_remains(home):
+            return
+        await asyncio.sleep(REMOVAL_PAUSE_SECONDS)
+
+
+def _removed_remains(home: Path) -> bool:
+    """Remove what is there, and tell whether there was something."""
+    remains = list(home.glob("initdb-*"))
+    for folder in remains:
+        shutil.rmtree(folder, ignore_errors=True)
+    return bool(remains)
+
+
 async def _initialise(plan: _Plan) -> None:
     """Make the cluster where there is none: under another name first, so that a kill leaves no half of one."""
-    for remains in plan.home.glob("initdb-*"):
-        shutil.rmtree(remains, ignore_errors=True)
+    await _remove_remains(plan.home)
     if plan.cluster.exists():
         return
     fresh = Path(tempfile.mkdtemp(prefix="initdb-", dir=plan.home))

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import clock
 from app.db.engine import Database
 from app.errors import Fenced
 from app.journal.entry import Appended, Ending, Entry, TurnChange
@@ -36,10 +35,10 @@ class Tray:
             waiting.outcome.set_result(Appended(waiting.entry, 1, len(waiting.entry.events), 1, []))
 
     async def next(self) -> float:
-        """Wait until something lies there, and return when that was."""
+        """Wait until something lies there, and return when it was handed in."""
         async with asyncio.timeout(LIMIT_SECONDS):
             await self.writer._has_work.wait()
-        return clock.monotonic()
+        return self.writer._oldest_at
 
     @property
     def events(self) -> list[Event]:
