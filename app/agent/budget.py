@@ -85,9 +85,6 @@ class Budget:
         for meter in self.meters:
             if meter.kind in {"tokens", "output"} and tokens > meter.left:
                 raise _met(meter)
-        ends_at = self.ends_at
-        if ends_at is not None and clock.monotonic() >= ends_at:
-            raise self.timed_out()
 
     def refusal(self, calls: int) -> AgentError | None:
         """Return how the turn fails because so many tool calls would pass a limit: none of them may run."""

@@ -72,7 +72,7 @@ class Compacted:
 
 def tokens_of(messages: Sequence[Message]) -> int:
     """Estimate how many tokens messages take."""
-    return sum(_size(block) for message in messages for block in message.content) // CHARACTERS_A_TOKEN
+    return sum(map(_characters, messages)) // CHARACTERS_A_TOKEN
 
 
 def cut(messages: Sequence[Message]) -> Cut | None:
@@ -82,10 +82,12 @@ def cut(messages: Sequence[Message]) -> Cut | None:
     """
     most = tokens_of(messages) * KEPT_SHARE
     place: int | None = None
+    size = 0
     for begin in range(len(messages) - 1, 0, -1):
+        size += _characters(messages[begin])
         if messages[begin].role == "tool":
             continue
-        if place is not None and tokens_of(messages[begin:]) > most:
+        if place is not None and size // CHARACTERS_A_TOKEN > most:
             break
         place = begin
     return None if place is None else Cut(messages[:place], messages[place:])
@@ -166,6 +168,10 @@ def _words(block: object) -> str:
             return "[an image]"
         case _:
             return ""
+
+
+def _characters(message: Message) -> int:
+    return sum(map(_size, message.content))
 
 
 def _size(block: object) -> int:

@@ -4,7 +4,7 @@ It asks the model, runs the tools that it asks for, and asks again, until an ans
 what it yields is durable before it goes on, so that a tool runs only after its request is on record.
 """
 
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +48,10 @@ class Fallback:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
+async def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """What an attempt has to do.
@@ -61,7 +65,7 @@ class Task:
         output_schema: JSON Schema of the answer; None is free text.
         schema_retries: further tries at an answer that breaks it.
         context_tokens: most that the model reads.
-        compacts: whether a transcript that comes near it is summed up.
+        may_compact: whether a transcript that comes near it may be summed up; asked only where one does.
         fallbacks: asked in this order within one step; the next step begins with `model` again.
         is_new: whether no earlier attempt has begun a step.
     """
@@ -83,7 +87,7 @@ class Task:
     output_schema: Mapping[str, Any] | None = None
     schema_retries: int = 0
     context_tokens: int = 128_000
-    compacts: bool = True
+    may_compact: Callable[[], Awaitable[bool]] = _always
     fallbacks: Sequence[Fallback] = ()
     is_new: bool = True
 
@@ -160,10 +164,6 @@ class Loop:
             yield record
             if self._refusal is not None:
                 raise self._refusal
-            output = step.finish.usage.output_tokens or step.streamed
-            warnings = self._task.budget.spend(tokens=_spent(step), output=output, tool_calls=len(open_calls))
-            if warnings and not record.ends:
-                yield Tell(warnings)
             self._history += [*record.messages, *record.steered]
             if record.ends and not record.steered:
                 return
@@ -171,11 +171,11 @@ class Loop:
 
     async def _ask(self) -> AsyncGenerator[Emission, None]:
         """Take one step, summing up what the model reads before it where that is due, or once where it is too long."""
-        if self._task.compacts and self._memory.is_due(self._history):
+        if self._memory.is_due(self._history) and await self._task.may_compact():
             async with aclosing(self._sum_up()) as emissions:
                 async for emission in emissions:
                     yield emission
-        for is_last in (not self._task.compacts, True):
+        for is_last in (False, True):
             async with aclosing(self._take_step(is_last=is_last)) as emissions:
                 async for emission in emissions:
                     yield emission
@@ -191,6 +191,8 @@ class Loop:
                     yield emission
         except ProviderError as error:
             if is_last or error.reason != "CONTEXT_OVERFLOW" or compaction.cut(self._history) is None:
+                raise
+            if not await self._task.may_compact():
                 raise
             self._step = None
             async with aclosing(self._sum_up()) as emissions:
@@ -211,8 +213,9 @@ class Loop:
         self._history = [summary.message, *parts.kept]
         self._memory.take(self._history)
         self._usage = _sum(self._usage, summary.usage)
-        self._task.budget.spend(tokens=summary.usage.total_tokens, output=summary.usage.output_tokens)
+        warnings = self._task.budget.spend(tokens=summary.usage.total_tokens, output=summary.usage.output_tokens)
         yield SumUp(compaction.Compacted.of(parts, summary))
+        yield Tell(warnings)
 
     def _calls(self, open_calls: Sequence[Call]) -> Calls:
         limits = self._limits
@@ -267,6 +270,8 @@ class Loop:
         self._tool_calls += made
         self._usage = _sum(self._usage, finish.usage)
         self._text = step.text or self._text
+        output = finish.usage.output_tokens or step.streamed
+        events += self._task.budget.spend(tokens=_spent(step), output=output, tool_calls=made)
         messages, ending, value = [message] if message else [], None, None
         if not calls:
             correction = await self._wanted.take(step.text)
@@ -274,7 +279,7 @@ class Loop:
                 messages.append(correction)
             elif not self._wanted.is_failed:
                 self._text = await self._points.complete(self._text, step=self._steps, tool_calls=self._tool_calls)
-                ending, value = self._ending(finish), self._wanted.value
+                ending, value = _ending(finish), self._wanted.value
                 usage = TurnUsage.of(self._usage)
                 events.append(TurnCompleted(self._text, usage, self._steps, self._tool_calls, value))
         change = TurnChange(
@@ -291,13 +296,14 @@ class Loop:
         )
         return Record(events, messages, change, is_boundary=ending is not None), calls
 
-    def _ending(self, finish: Finish) -> Ending:
-        return Ending("completed", "end_turn" if finish.stop_reason == "tool_use" else finish.stop_reason)
-
     def _lap(self) -> int:
         """Return the milliseconds since the last entry that counted them."""
         began, self._recorded_at = self._recorded_at, clock.monotonic()
         return round((self._recorded_at - began) * 1000)
+
+
+def _ending(finish: Finish) -> Ending:
+    return Ending("completed", "end_turn" if finish.stop_reason == "tool_use" else finish.stop_reason)
 
 
 def _spent(step: Step) -> int:

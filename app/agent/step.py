@@ -2,10 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -16,6 +16,9 @@ from app.errors import ProviderError
 from app.journal.types import ReasoningDelta, Retrying, StepStarted, TextDelta, ToolCallDelta
 from app.messages import Block, Message, Reasoning, Text, ToolUse
 from app.providers.base import Finish, ModelChunk, ModelRequest, Provider, ReasoningChunk, TextChunk, ToolCallChunk, VendorChunk
+from app.providers.deadlines import Watch
+
+Next: TypeAlias = Callable[[AsyncGenerator[ModelChunk, None]], Awaitable[ModelChunk | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +203,10 @@ class Step:
         outcome = "error"
         is_first = True
         try:
-            async with aclosing(self._provider.stream(self._request)) as chunks:
-                while (chunk := await self._next(chunks)) is not None:
+            async with AsyncExitStack() as stack:
+                next_of = stack.enter_context(self._watch())
+                chunks = await stack.enter_async_context(aclosing(self._provider.stream(self._request)))
+                while (chunk := await next_of(chunks)) is not None:
                     if is_first:
                         telemetry.FIRST_TOKEN_SECONDS.labels(self._name).observe(clock.monotonic() - began)
                         is_first = False
@@ -212,16 +217,23 @@ class Step:
         finally:
             telemetry.CALL_SECONDS.labels(self._name, outcome).observe(clock.monotonic() - began)
 
-    async def _next(self, chunks: AsyncGenerator[ModelChunk, None]) -> ModelChunk | None:
-        """Return the next chunk, as long as there is time for it; None where there is none."""
+    @contextmanager
+    def _watch(self) -> Iterator[Next]:
+        """Give what waits for the next chunk, as long as the budget has time; None where there is none."""
         ends_at = self._budget.ends_at
         if ends_at is None:
-            return await anext(chunks, None)
-        try:
-            async with asyncio.timeout(max(ends_at - clock.monotonic(), 0)):
-                return await anext(chunks, None)
-        except TimeoutError:
-            raise self._budget.timed_out() from None
+            yield _next
+            return
+        left = max(ends_at - clock.monotonic(), 0.0)
+        with Watch(left) as watch:
+
+            async def next_in_time(chunks: AsyncGenerator[ModelChunk, None]) -> ModelChunk | None:
+                try:
+                    return await watch.wait(_next(chunks), left)
+                except TimeoutError:
+                    raise self._budget.timed_out() from None
+
+            yield next_in_time
 
     def _take(self, chunk: ModelChunk) -> Emission | None:
         answer = self._answer
@@ -258,6 +270,10 @@ class Step:
     def _own_id(self, wanted: str) -> str:
         taken = self._taken_ids | {call.id for call in self._answer.calls.values()}
         return wanted if wanted and wanted not in taken else f"call_{ids.uuid7().replace('-', '')}"
+
+
+async def _next(chunks: AsyncGenerator[ModelChunk, None]) -> ModelChunk | None:
+    return await anext(chunks, None)
 
 
 def _parsed(text: str) -> Any:

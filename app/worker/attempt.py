@@ -169,7 +169,7 @@ class Attempt:
             if not record.is_boundary:
                 raise
             await self._cross(record)
-        if record.messages and self._is_draining() and (record.change is None or record.change.ending is None):
+        if record.messages and self._is_draining() and not record.ends:
             raise HandedOver
 
     async def _cross(self, record: Record) -> None:
@@ -183,7 +183,7 @@ class Attempt:
 
         crossing = await self._claimed(act)
         record.steered.extend(crossing.steered)
-        if crossing.is_over and (record.change is None or record.change.ending is None):
+        if crossing.is_over and not record.ends:
             raise Stopped
 
     async def _pend(self, wishes: Sequence[Wish]) -> None:
@@ -281,12 +281,12 @@ class Attempt:
             schema_retries=options.structured_output_retries,
             context_tokens=models.known(options.provider, options.model).context_window
             or self._bench.limits.unknown_context_tokens,
-            compacts=await self._compacts(),
+            may_compact=self._may_compact,
             fallbacks=self._fallbacks(options),
             is_new=state is None and not claim.steps,
         )
 
-    async def _compacts(self) -> bool:
+    async def _may_compact(self) -> bool:
         async with self._bench.journal.database.connection() as db:
             return (await realms.get(db)).config.compacts
 

@@ -45,6 +45,17 @@ async def test_warning_is_told_once_four_fifths_are_used(service: Service, doubl
     assert [(w["budget_type"], w["used"], w["limit"], w["percent"]) for w in warnings] == [("tokens", 90, 110, 81)]
 
 
+async def test_warning_is_told_also_where_the_turn_ends_with_that_step(service: Service, double: ProviderDouble) -> None:
+    desk = await limited(service, max_tokens=60)
+    await double.play(PARIS)
+
+    await desk.start("Hello")
+
+    log = await desk.log_at_rest()
+    shapes.assert_log(log)
+    assert [event["percent"] for event in log if event["type"] == "budget_warning"] == [83]
+
+
 async def test_answer_is_cut_when_it_passes_what_is_left_and_its_text_is_kept(service: Service, double: ProviderDouble) -> None:
     desk = await limited(service, max_tokens=5)
     await double.play([scripts.tokens(200, rate=200), scripts.finish()])
