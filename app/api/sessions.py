@@ -16,7 +16,7 @@ from app.errors import InvalidRequest, SessionPersistenceDisabled
 from app.journal.journal import Transaction
 from app.realms import FallbackModel, Realm
 from app.sessions import Session
-from app.turns import desk, turn
+from app.turns import desk, endings, turn
 from app.turns.desk import NewTurn
 
 router = APIRouter(tags=["sessions"])
@@ -118,7 +118,7 @@ async def archive(
 
     async def act(tx: Transaction, session: Session) -> Session:
         if session.current_turn_id is not None:
-            await desk.end_live(tx, session, await turn.get(tx.db, session.id, session.current_turn_id), "archived")
+            await endings.interrupt(tx, session, await turn.get(tx.db, session.id, session.current_turn_id), "archived")
             session = await sessions.lock(tx, session.id)
         await desk.cancel_queued(tx, session)
         return await sessions.archive(tx, session)

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
-from app.journal.entry import Ending, Entry
-from app.journal.event import Event
+from app.journal.entry import Entry
 from app.journal.journal import Transaction
-from app.journal.types import TurnInterrupted, TurnSteered
 from app.messages import Message
 from app.sessions import Session
-from app.turns import endings, opening, turn
+from app.turns import endings, steering, turn
 from app.turns.claims import Claimant
 from app.turns.turn import Turn
 
@@ -56,12 +54,12 @@ async def cross(tx: Transaction, session: Session, entry: Entry, claimant: Claim
     """
     assert entry.turn_id is not None
     live = await turn.get(tx.db, session.id, entry.turn_id)
-    words = steered(live)
+    words = steering.words(live)
     if entry.ends and not words:
         await tx.append(replace(entry, is_settled=True))
         await endings.promote_next(tx, session.id, claimant)
         return Crossing(is_over=True)
-    events = [*(entry.events[:-1] if entry.ends else entry.events), *told(live)]
+    events = [*(entry.events[:-1] if entry.ends else entry.events), *steering.told(live)]
     change = replace(entry.change, ending=None) if entry.change is not None else None
     messages = [*entry.messages, *words]
     await tx.append(replace(entry, events=events, messages=messages, change=change, is_settled=True))
@@ -72,26 +70,9 @@ async def cross(tx: Transaction, session: Session, entry: Entry, claimant: Claim
     return Crossing(is_over=True)
 
 
-def steered(live: Turn) -> list[Message]:
-    """Return the words that wait, as the model reads them."""
-    return [Message("user", tuple(opening.prompt_blocks(prompt))) for prompt in live.steering]
-
-
-def told(live: Turn) -> list[Event]:
-    """Return the events of the words that wait."""
-    return [TurnSteered(orjson.loads(prompt)) for prompt in live.steering]
-
-
 async def _stop(tx: Transaction, session: Session, live: Turn, claimant: Claimant) -> None:
     note = orjson.loads(live.stop_note or "{}").get("note")
-    now = await turn.get(tx.db, session.id, live.id)
-    await endings.end(
-        tx,
-        session,
-        now,
-        Ending("interrupted", "interrupted"),
-        lambda text, usage: TurnInterrupted("user", note, text, usage),
-    )
+    await endings.interrupt(tx, session, await turn.get(tx.db, session.id, live.id), "user", note)
     await endings.promote_next(tx, session.id, claimant)
 
 

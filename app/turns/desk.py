@@ -8,13 +8,12 @@ import orjson
 
 from app import clock, ids, sessions
 from app.errors import InvalidRequest, SessionArchived, SessionBusy, SessionNotRunning, TurnNotQueued
-from app.journal.entry import Ending, Entry
+from app.journal.entry import Entry
 from app.journal.journal import Transaction
-from app.journal.types import TurnCancelled, TurnInterrupted, TurnQueued
+from app.journal.types import TurnCancelled, TurnQueued
 from app.sessions import Session
 from app.turns import boundary, endings, opening, turn
 from app.turns.claims import Claimant
-from app.turns.turn import Turn
 
 OnBusy: TypeAlias = Literal["reject", "queue", "steer", "interrupt"]
 
@@ -57,7 +56,7 @@ async def start(tx: Transaction, session: Session, new: NewTurn, claimant: Claim
     elif new.on_busy == "steer":
         return await _steer(tx, session, new)
     elif new.on_busy == "interrupt":
-        await end_live(tx, session, await turn.get(tx.db, session.id, session.current_turn_id), "superseded")
+        await endings.interrupt(tx, session, await turn.get(tx.db, session.id, session.current_turn_id), "superseded")
         await _begin(tx, await sessions.lock(tx, session.id), turn_id, new, claimant)
     else:
         raise SessionBusy(
@@ -129,7 +128,7 @@ async def interrupt(
     """
     seen = await turn.get(tx.db, session.id, seen_turn_id)
     if session.current_turn_id == seen_turn_id:
-        await end_live(tx, session, seen, "user", note)
+        await endings.interrupt(tx, session, seen, "user", note)
         await endings.promote_next(tx, session.id, claimant)
     elif seen.status != "interrupted":
         raise SessionNotRunning("The turn has ended already.", session_id=session.id, turn_id=seen_turn_id)
@@ -144,19 +143,6 @@ async def stop_after_step(tx: Transaction, session: Session, seen_turn_id: str, 
     if session.current_turn_id != seen_turn_id:
         raise SessionNotRunning("The turn has ended already.", session_id=session.id, turn_id=seen_turn_id)
     await boundary.stop_after_step(tx, session, await turn.get(tx.db, session.id, seen_turn_id), note)
-
-
-async def end_live(
-    tx: Transaction, session: Session, live: Turn, reason: Literal["user", "archived", "superseded"], note: str | None = None
-) -> None:
-    """End a session's live turn `interrupted`, from its log."""
-    await endings.end(
-        tx,
-        session,
-        live,
-        Ending("interrupted", "interrupted"),
-        lambda text, usage: TurnInterrupted(reason, note, text, usage),
-    )
 
 
 async def _queue(tx: Transaction, session: Session, turn_id: str, new: NewTurn) -> None:

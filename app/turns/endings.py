@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-
-import orjson
+from typing import Literal, TypeAlias
 
 from app import sessions
 from app.agent import transcript
@@ -12,12 +11,13 @@ from app.journal import reader
 from app.journal.entry import Ending, Entry, TurnChange
 from app.journal.event import Event
 from app.journal.journal import Transaction
-from app.journal.types import Failure, TurnFailed, TurnSteered, TurnUsage
-from app.messages import Message
+from app.journal.types import Failure, TurnFailed, TurnInterrupted, TurnUsage
 from app.sessions import Session
-from app.turns import opening, turn
+from app.turns import opening, steering, turn
 from app.turns.claims import Claim, Claimant
 from app.turns.turn import Turn
+
+Reason: TypeAlias = Literal["user", "archived", "superseded"]
 
 
 async def end(
@@ -38,11 +38,9 @@ async def end(
     """
     closing = transcript.close(transcript.fold(await reader.current_step(tx.db, session.id, live.id)))
     text = closing.text or live.text or ""
-    told = [TurnSteered(orjson.loads(prompt)) for prompt in live.steering]  # accepted, so it is kept for the next turn
-    words = [Message("user", tuple(opening.prompt_blocks(prompt))) for prompt in live.steering]
-    events: Sequence[Event] = [*closing.events, *told, terminal(text, TurnUsage.of(live.usage))]
+    events: Sequence[Event] = [*closing.events, *steering.told(live), terminal(text, TurnUsage.of(live.usage))]
     change = replace(spent or TurnChange(), text=text, assistant_text=closing.text or None, ending=ending)
-    messages = [*closing.messages, *words]
+    messages = [*closing.messages, *steering.words(live)]  # accepted, so they are kept for the next turn
     await tx.append(Entry(session.id, session.fence, live.id, events, messages, change, is_settled=True))
 
 
@@ -67,6 +65,17 @@ async def fail_live(tx: Transaction, session: Session, live: Turn, error: AgentE
         Ending("failed", None, failure),
         lambda text, usage: TurnFailed(failure, text, usage),
         spent=spent,
+    )
+
+
+async def interrupt(tx: Transaction, session: Session, live: Turn, reason: Reason, note: str | None = None) -> None:
+    """End a session's live turn `interrupted`, from its log."""
+    await end(
+        tx,
+        session,
+        live,
+        Ending("interrupted", "interrupted"),
+        lambda text, usage: TurnInterrupted(reason, note, text, usage),
     )
 
 

@@ -27,7 +27,7 @@ class Turn:
         overrides: options that hold for this turn alone.
         attempt: 0 until a node has claimed it.
         recoveries: attempts that ended in a crash.
-        pending: calls that callers are to answer, as the wire shows them.
+        pending: calls that callers are to answer, as the wire shows them, and since when they wait.
         allowed: ids of calls that were allowed to run.
         steering: JSON texts of prompts that wait for the next step.
         stop_note: JSON text; not None once the turn is to end after its step.
@@ -72,6 +72,7 @@ _COLUMNS = """t.session_id, t.id, t.number, t.status, t.prompt, t.overrides, t.o
 t.tool_calls, t.text, t.stop_reason, t.error, t.input_tokens, t.output_tokens, t.cache_creation_tokens, t.cache_read_tokens,
 t.first_seq, coalesce(t.last_seq, s.last_seq) AS last_seq, t.created_at, t.started_at, t.ended_at, t.pending, t.allowed,
 t.steering, t.stop_note, t.spent_tokens, t.running_ms, t.structured_output, t.schema_warnings"""
+_PENDING = ("id", "name", "args", "kind", "expires_at")
 _FROM = "FROM turns t JOIN sessions s ON s.id = t.session_id WHERE t.session_id = $1"
 
 
@@ -133,7 +134,7 @@ def view(turn: Turn) -> dict[str, Any]:
         "structured_output": None if turn.structured_output is None else orjson.Fragment(turn.structured_output),
         "schema_warnings": turn.schema_warnings,
         "skill_diagnostics": None,
-        "pending_tool_calls": turn.pending,
+        "pending_tool_calls": [{name: call[name] for name in _PENDING} for call in turn.pending],
         "error": None if turn.error is None else orjson.Fragment(turn.error),
         "created_at": clock.rfc3339(turn.created_at),
         "started_at": clock.rfc3339(turn.started_at) if turn.started_at else None,

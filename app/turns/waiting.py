@@ -1,6 +1,6 @@
 """Calls that callers answer: tools that they run, and approvals that they give.
 
-What is pending stands on the turn's row, as the wire shows it; each answer is an event of the log and takes its call off that
+What is pending stands on the turn's row; each answer is an event of the log and takes its call off that
 row, under the session's lock, so that it is given once. A turn with nothing left to do but wait gives its claim back and holds
 no worker; the last answer makes the next claim.
 """
@@ -17,7 +17,6 @@ from app import clock, sessions
 from app.db.engine import Connection
 from app.errors import SessionNotFound, ToolCallNotPending
 from app.journal.entry import Entry
-from app.journal.event import Event
 from app.journal.journal import Transaction
 from app.journal.types import ToolCallPending, ToolExecutionCompleted
 from app.sessions import Session
@@ -71,7 +70,17 @@ async def pend(tx: Transaction, session: Session, turn_id: str, wanted: Sequence
         for one in wanted
     ]
     await tx.append(Entry(session.id, session.fence, turn_id, told, number=number))
-    shown = [{"id": one.id, "name": one.name, "args": one.args, "kind": one.kind, "expires_at": one.expires_at} for one in told]
+    shown = [
+        {
+            "id": one.id,
+            "name": one.name,
+            "args": one.args,
+            "kind": one.kind,
+            "expires_at": one.expires_at,
+            "since": clock.rfc3339(now),
+        }
+        for one in told
+    ]
     await _write(tx, live, [*live.pending, *shown])
 
 
@@ -187,14 +196,20 @@ async def _conclude(
     claimant: Claimant,
 ) -> None:
     """Put outcomes on the log, where there are some for pending calls."""
-    events: list[Event] = []
-    for call in live.pending:
-        found = outcome(call)
-        if found is not None:
-            events.append(ToolExecutionCompleted(call["id"], call["name"], *found, 0))
+    found = {call["id"]: (call, given) for call in live.pending if (given := outcome(call)) is not None}
+    now = await _now(tx.db)
+    events = [
+        ToolExecutionCompleted(call["id"], call["name"], *given, _duration_ms(call, now)) for call, given in found.values()
+    ]
     await tx.append(Entry(session.id, session.fence, live.id, events))
-    done = {call["id"] for call in live.pending if outcome(call) is not None}
-    await _take_off(tx, session, live, done, claimant)
+    await _take_off(tx, session, live, set(found), claimant)
+
+
+def _duration_ms(call: Mapping[str, Any], now: datetime) -> int:
+    """Return how long a caller's tool took; a call that only waited for leave has not run."""
+    if call["kind"] == "approval":
+        return 0
+    return round((now - datetime.fromisoformat(call["since"])).total_seconds() * 1000)
 
 
 async def _take_off(tx: Transaction, session: Session, live: Turn, done: set[str], claimant: Claimant) -> None:

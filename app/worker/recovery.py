@@ -5,18 +5,22 @@ Every node looks, at jittered times and when it hears of news; who finds a turn 
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeAlias
 
 import structlog
 
 from app import telemetry
 from app.errors import StoreUnavailable
-from app.journal.journal import Journal
+from app.journal.journal import Journal, Transaction
 from app.turns import claims, takeover, waiting
 from app.turns.claims import Claimant
 
 LOOK_SECONDS = 1.0
 MOST_AT_ONCE = 100
+
+Act: TypeAlias = Callable[[Transaction, str, Claimant], Awaitable[bool]]
 
 log = structlog.get_logger()
 
@@ -59,7 +63,7 @@ class Recovery:
             found = await claims.due(db, MOST_AT_ONCE)
         taken = 0
         for session_id in found:
-            taken += await self._take(session_id)
+            taken += await self._act(takeover.take_over, session_id)
         if taken:
             telemetry.RECOVERED.inc(taken)
             log.info("turns_taken", turns=taken)
@@ -70,13 +74,13 @@ class Recovery:
         async with self._journal.database.connection() as db:
             found = await waiting.overdue(db, MOST_AT_ONCE)
         for session_id in found:
-            async with self._journal.transaction() as tx:
-                await waiting.expire(tx, session_id, self._claimant)
+            await self._act(waiting.expire, session_id)
 
-    async def _take(self, session_id: str) -> bool:
+    async def _act(self, act: Act, session_id: str) -> bool:
+        """Do something for one session; what is wrong with it must not stop the others."""
         try:
             async with self._journal.transaction() as tx:
-                return await takeover.take_over(tx, session_id, self._claimant)
+                return await act(tx, session_id, self._claimant)
         except StoreUnavailable:
             raise
         except Exception:

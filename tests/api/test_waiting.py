@@ -64,6 +64,8 @@ async def test_turn_waits_without_a_worker_and_goes_on_with_the_result(service: 
     order = ["tool_call_requested", "tool_call_pending", "tool_execution_completed", "tool_result_received", "turn_completed"]
     assert [kind for kind in types if kind in order] == order
     assert "turn_resumed" not in types
+    [completed] = [event for event in log if event["type"] == "tool_execution_completed"]
+    assert completed["duration_ms"] > 0
     done = await desk.turn(turn["turn_id"])
     assert (done["status"], done["attempt"], done["text"], done["tool_calls"]) == ("completed", 1, "Sunny.", 1)
     messages = (await service.client.get(f"{desk.path}/messages")).json()["messages"]

@@ -41,7 +41,7 @@ async def archived(journal: Journal, session_id: str) -> None:
     async with journal.transaction() as tx:
         session = await sessions.lock(tx, session_id)
         if session.current_turn_id is not None:
-            await desk.end_live(tx, session, await turn.get(tx.db, session.id, session.current_turn_id), "archived")
+            await endings.interrupt(tx, session, await turn.get(tx.db, session.id, session.current_turn_id), "archived")
             session = await sessions.lock(tx, session_id)
         await desk.cancel_queued(tx, session)
         await sessions.archive(tx, session)
