@@ -46,7 +46,7 @@ from app.tools.builtin import Datetime, Tasks, Wait
 from app.tools.outbound import Door, Policy
 from app.tools.registry import Registry
 from app.turns import claims
-from app.worker.attempt import Bench
+from app.worker.brief import Bench
 from app.worker.housekeeping import erase_always, sweep_always
 from app.worker.pool import Pool
 

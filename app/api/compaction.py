@@ -32,22 +32,21 @@ async def compact(
     """Have the model sum up the older messages of an idle session; the history keeps them all."""
     key = keyed(request, asked)
     async with house.journal.transaction() as tx:
-        kept = await idempotency.begin(tx, key)
-        if kept is not None:
-            return as_json(kept.response, headers={"Idempotency-Replayed": "true"})
+        if await idempotency.begin(tx, key) is not None:
+            return as_json(sessions.view(await sessions.get(tx.db, session_id)), headers={"Idempotency-Replayed": "true"})
         if (await realms.get(tx.db)).config.compacts is False:
             raise SessionCompactionDisabled
         session = _still(await sessions.lock(tx, session_id))
+        house.providers.choose(session.options.model, session.options.provider)
         messages = await history.transcript(tx.db, session)
         parts = compaction.cut(messages)
         if parts is not None:
             await _tell(tx, session, CompactionStarted(compaction.tokens_of(messages), len(messages)))
+        await idempotency.keep(tx, key, session_id=session.id)
     if parts is not None:
         await _sum_up(house, session, parts)
-    async with house.journal.transaction() as tx:
-        view = sessions.view(await sessions.get(tx.db, session_id))
-        await idempotency.keep(tx, key, session_id=session.id, response=view)
-    return as_json(view)
+    async with house.journal.database.connection() as db:
+        return as_json(sessions.view(await sessions.get(db, session_id)))
 
 
 async def _sum_up(house: House, session: Session, parts: compaction.Cut) -> None:

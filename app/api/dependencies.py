@@ -46,7 +46,7 @@ class House:
 
     def context_tokens(self, options: Options) -> int:
         """Return how much a session's model reads at most."""
-        return models.known(options.provider, options.model).context_window or self.unknown_context_tokens
+        return models.context_tokens(options.provider, options.model, unknown=self.unknown_context_tokens)
 
 
 def house(request: Request) -> House:

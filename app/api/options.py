@@ -9,6 +9,7 @@ from app.agent import schemas as output_schemas
 from app.api import schemas
 from app.api.defaults import Defaults
 from app.errors import InvalidRequest
+from app.providers.registry import Providers
 from app.realms import BudgetLimits
 from app.sessions import Options, Session
 from app.tools import offered
@@ -100,7 +101,7 @@ def _with_answer(defaults: Defaults, options: Options, asked: schemas.ChangeSess
     return options
 
 
-def overrides(defaults: Defaults, session: Session, asked: schemas.StartTurn) -> dict[str, Any]:
+def overrides(providers: Providers, session: Session, asked: schemas.StartTurn) -> dict[str, Any]:
     """Read what a caller gives for one turn alone.
 
     Raises:
@@ -111,8 +112,8 @@ def overrides(defaults: Defaults, session: Session, asked: schemas.StartTurn) ->
         given["max_tokens"] = asked.max_tokens
     if asked.model is not None:
         is_gateway = session.options.provider == "openai_compatible"
-        provider = defaults.providers.choose(asked.model, session.options.provider if is_gateway else None)
-        defaults.providers.check_params(provider, session.options.provider_params)
+        provider = providers.choose(asked.model, session.options.provider if is_gateway else None)
+        providers.check_params(provider, session.options.provider_params)
         given |= {"model": asked.model, "provider": provider}
     if asked.output_schema is not None:
         given["output_schema"] = asked.output_schema

@@ -8,10 +8,8 @@ from starlette.responses import Response
 from app import idempotency, sessions
 from app.api import answers, documents, options, schemas, views
 from app.api.answers import Accepted, as_json
-from app.api.defaults import Defaults
 from app.api.dependencies import House, Manner, Query, Rooms, body, keyed, manner
 from app.errors import SessionNotRunning
-from app.realms import Config
 from app.sessions import Session
 from app.turns import desk, turn
 from app.turns.desk import NewTurn
@@ -177,6 +175,5 @@ def _to_stop(session: Session, seen_turn_id: str | None, asked: schemas.Interrup
 
 
 def _new_turn(house: House, session: Session, asked: schemas.StartTurn) -> NewTurn:
-    defaults = Defaults(Config(), house.providers, house.default_model, house.tools, house.hooks)
-    overrides = options.overrides(defaults, session, asked)
+    overrides = options.overrides(house.providers, session, asked)
     return NewTurn(schemas.prompt_text(asked.prompt), overrides, asked.on_busy or "reject")

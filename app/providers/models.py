@@ -84,6 +84,11 @@ def known(provider: str, model: str) -> Known:
     return next((facts for pattern, facts in families if re.fullmatch(pattern, name)), UNKNOWN)
 
 
+def context_tokens(provider: str, model: str, *, unknown: int) -> int:
+    """Return how much a model reads at most; `unknown` where nothing is known of it."""
+    return known(provider, model).context_window or unknown
+
+
 def current(providers: Container[str]) -> list[tuple[Name, str]]:
     """Return the models that the vendors offer now, the best first, each with its provider; only those of `providers`."""
     return [(name, model) for name in NAMES if name in providers for model in _CURRENT.get(name, ())]

@@ -5,38 +5,30 @@ lease that someone will find.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
-from app import history, realms, sessions, telemetry
-from app.agent import transcript
-from app.agent.budget import Budget, Meter, meters
+from app import sessions, telemetry
 from app.agent.calls import Spawn
 from app.agent.compaction import Compacted
 from app.agent.emissions import Await, Discard, Emission, Pend, Record, Say, SumUp, Tell, Wish
-from app.agent.loop import Fallback, Limits, Loop, Task
-from app.agent.points import NO_POINTS, Panel
+from app.agent.loop import Loop
+from app.agent.points import NO_POINTS
 from app.agent.transcript import Call
 from app.errors import AgentError, Fenced, StoreUnavailable
-from app.journal import reader
 from app.journal.entry import Entry
-from app.journal.journal import Journal, Transaction
+from app.journal.journal import Transaction
 from app.journal.types import StepDiscarded
-from app.messages import Message
-from app.providers import models
-from app.providers.base import Provider
-from app.sessions import Options, Session
-from app.tools import builtin
-from app.tools.external import External
-from app.tools.registry import Registry
-from app.turns import boundary, compacting, endings, turn, waiting
+from app.sessions import Session
+from app.turns import boundary, compacting, endings, waiting
 from app.turns.boundary import Crossing
 from app.turns.claims import Claim, Claimant
 from app.turns.waiting import Wanted
+from app.worker.brief import Bench, Brief
 
 LONGEST_PAUSE_SECONDS = 2.0
 
@@ -50,21 +42,6 @@ class Stopped(Exception):
 
 class HandedOver(Exception):
     """The attempt has reached a safe point while its node is shutting down."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What every attempt of this process works with.
-
-    Args:
-        panel: the hooks; None asks no one.
-    """
-
-    journal: Journal
-    providers: Mapping[str, Provider]
-    tools: Registry
-    limits: Limits
-    panel: Panel | None = None
 
 
 class Attempt:
@@ -88,6 +65,7 @@ class Attempt:
     ) -> None:
         self._bench = bench
         self._claim = claim
+        self._brief = Brief(bench, claim)
         self._claimant = claimant
         self._spawn = spawn
         self._is_draining = is_draining
@@ -125,13 +103,8 @@ class Attempt:
         if self._bench.panel is not None:
             about = {"session_id": claim.session_id, "turn_id": claim.turn_id}
             self._points = self._bench.panel.points(options.hooks_override, about)
-        tools = self._bench.tools.snapshot()
-        if options.builtins is False:
-            tools = tools.without(builtin.NAMES)
-        if options.external_tools:
-            tools = tools.extended([External.of(raw) for raw in options.external_tools])
-        task = await self._persist(self._prepare)
-        self._loop = Loop(task, tools, self._bench.limits, self._spawn, self._points)
+        task = await self._persist(self._brief.task)
+        self._loop = Loop(task, self._brief.tools(), self._bench.limits, self._spawn, self._points)
         async with aclosing(self._loop.run()) as emissions:
             async for emission in emissions:
                 await self._carry_out(emission)
@@ -211,7 +184,7 @@ class Attempt:
 
         if await self._claimed(act):
             raise Stopped
-        answered = {call.id: call for call in await self._open_calls(await self._current_step())}
+        answered = {call.id: call for call in await self._brief.open_calls(await self._brief.current_step())}
         for call in calls:
             call.result, call.is_allowed = answered[call.id].result, answered[call.id].is_allowed
 
@@ -253,80 +226,8 @@ class Attempt:
 
     async def _discard(self, step: int, reason: str) -> None:
         await self._recorder.settle()
-        shown = await self._persist(self._current_step)
+        shown = await self._persist(self._brief.current_step)
         self._recorder.put(StepDiscarded(step, reason, shown.from_seq if shown else 0))
-
-    async def _prepare(self) -> Task:
-        claim, options = self._claim, self._claim.options
-        provider = self._bench.providers.get(options.provider)
-        if provider is None:
-            raise AgentError("PROVIDER_UNAVAILABLE", f"The provider {options.provider} is not configured on this node.")
-        state = await self._current_step() if claim.has_open_step else None
-        return Task(
-            provider=provider,
-            provider_name=options.provider,
-            model=options.model,
-            system=options.system_prompt,
-            max_tokens=options.max_tokens,
-            params=options.provider_params,
-            history=claim.history or await self._history(),
-            open_calls=await self._open_calls(state),
-            steps=claim.steps,
-            tool_calls=claim.tool_calls,
-            usage=claim.usage,
-            text=claim.text,
-            approvals=options.approval_tools,
-            budget=self._budget(),
-            output_schema=options.output_schema,
-            schema_retries=options.structured_output_retries,
-            context_tokens=models.known(options.provider, options.model).context_window
-            or self._bench.limits.unknown_context_tokens,
-            may_compact=self._may_compact,
-            fallbacks=self._fallbacks(options),
-            is_new=state is None and not claim.steps,
-        )
-
-    async def _may_compact(self) -> bool:
-        async with self._bench.journal.database.connection() as db:
-            return (await realms.get(db)).config.compacts
-
-    def _fallbacks(self, options: Options) -> list[Fallback]:
-        """Return the models to fall back on, without those that this node cannot ask."""
-        found: list[Fallback] = []
-        for named in options.fallback_models:
-            provider = self._bench.providers.get(named["provider"])
-            if provider is None:
-                log.warning("fallback_not_configured", provider=named["provider"], model=named["model"])
-                continue
-            params = options.provider_params if named["provider"] == options.provider else {}
-            found.append(Fallback(provider, named["provider"], named["model"], params))
-        return found
-
-    def _budget(self) -> Budget:
-        claim, limits = self._claim, self._bench.limits
-        return Budget([
-            *meters(claim.options.budget_limits, claim.session_used),
-            *meters(claim.options.turn_budget, claim.turn_used),
-            Meter("time", limits.turn_timeout_seconds, claim.turn_used.seconds, "TURN_TIMEOUT"),
-            Meter("output", limits.turn_output_tokens, claim.usage.output_tokens, "OUTPUT_LIMIT"),
-        ])
-
-    async def _history(self) -> Sequence[Message]:
-        async with self._bench.journal.database.connection() as db:
-            return await history.transcript(db, await sessions.get(db, self._claim.session_id))
-
-    async def _open_calls(self, state: transcript.StepState | None) -> list[Call]:
-        calls = state.open_calls if state else []
-        if calls:
-            async with self._bench.journal.database.connection() as db:
-                allowed = (await turn.get(db, self._claim.session_id, self._claim.turn_id)).allowed
-            for call in calls:
-                call.is_allowed = call.id in allowed
-        return calls
-
-    async def _current_step(self) -> transcript.StepState | None:
-        async with self._bench.journal.database.connection() as db:
-            return transcript.fold(await reader.current_step(db, self._claim.session_id, self._claim.turn_id))
 
     async def _persist(self, act: Callable[[], Awaitable[_T]]) -> _T:
         """Do something with the database, again and again while it is away; the lease decides how long.

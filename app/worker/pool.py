@@ -12,7 +12,8 @@ from app.agent.calls import Outcome
 from app.errors import StoreUnavailable
 from app.turns import claims
 from app.turns.claims import Claim
-from app.worker.attempt import Attempt, Bench, HandedOver
+from app.worker.attempt import Attempt, HandedOver
+from app.worker.brief import Bench
 from app.worker.lease import Held, Keeper
 from app.worker.recovery import Recovery
 

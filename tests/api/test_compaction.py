@@ -62,6 +62,19 @@ async def test_usage_of_the_summary_is_on_the_bill(service: Service, desk: Desk,
     assert answer.json()["billing"]["total_tokens"] == before + 107
 
 
+async def test_repeat_with_a_key_sums_up_once(service: Service, desk: Desk, double: ProviderDouble) -> None:
+    await double.play(said(LONG), said(LONG), SUMMARY, SUMMARY)
+    await desk.start("One?")
+    await desk.start("Two?")
+
+    answers = [await service.client.post(f"{desk.path}/compact", headers={"Idempotency-Key": "once"}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[1].headers["idempotency-replayed"] == "true"
+    assert answers[0].json() == answers[1].json()
+    assert len(await double.requests()) == 3
+
+
 async def test_too_long_for_the_provider_is_summed_up_once_and_asked_again(
     service: Service, desk: Desk, double: ProviderDouble
 ) -> None:

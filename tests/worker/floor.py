@@ -16,7 +16,7 @@ from app.tools.base import Tool
 from app.tools.registry import Registry
 from app.turns.claims import Claim
 from app.turns.turn import Turn
-from app.worker.attempt import Bench
+from app.worker.brief import Bench
 from app.worker.pool import Pool
 from tests.journal.ledger import LIMIT_SECONDS, journal_on, open_session, running, start
 from tests.turns.acts import read_turn

@@ -1,0 +1,140 @@
+"""What an attempt begins with: the turn's options, what was said so far, its tools and its limits, as the loop takes them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from app import history, realms, sessions
+from app.agent import transcript
+from app.agent.budget import Budget, Meter, meters
+from app.agent.loop import Fallback, Limits, Task
+from app.agent.points import Panel
+from app.agent.transcript import Call
+from app.errors import AgentError
+from app.journal import reader
+from app.journal.journal import Journal
+from app.messages import Message
+from app.providers import models
+from app.providers.base import Provider
+from app.sessions import Options
+from app.tools import builtin
+from app.tools.external import External
+from app.tools.registry import Registry
+from app.turns import turn
+from app.turns.claims import Claim
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every attempt of this process works with.
+
+    Args:
+        panel: the hooks; None asks no one.
+    """
+
+    journal: Journal
+    providers: Mapping[str, Provider]
+    tools: Registry
+    limits: Limits
+    panel: Panel | None = None
+
+
+class Brief:
+    """Reads what one claim's attempt needs."""
+
+    def __init__(self, bench: Bench, claim: Claim) -> None:
+        self._bench = bench
+        self._claim = claim
+
+    def tools(self) -> Registry:
+        """Return the tools that the turn's model is offered, as they are now."""
+        options = self._claim.options
+        tools = self._bench.tools.snapshot()
+        if options.builtins is False:
+            tools = tools.without(builtin.NAMES)
+        if options.external_tools:
+            tools = tools.extended([External.of(raw) for raw in options.external_tools])
+        return tools
+
+    async def task(self) -> Task:
+        """Read what the loop has to do.
+
+        Raises:
+            AgentError: this node cannot ask the turn's provider.
+        """
+        claim, options = self._claim, self._claim.options
+        provider = self._bench.providers.get(options.provider)
+        if provider is None:
+            raise AgentError("PROVIDER_UNAVAILABLE", f"The provider {options.provider} is not configured on this node.")
+        state = await self.current_step() if claim.has_open_step else None
+        return Task(
+            provider=provider,
+            provider_name=options.provider,
+            model=options.model,
+            system=options.system_prompt,
+            max_tokens=options.max_tokens,
+            params=options.provider_params,
+            history=claim.history or await self._history(),
+            open_calls=await self.open_calls(state),
+            steps=claim.steps,
+            tool_calls=claim.tool_calls,
+            usage=claim.usage,
+            text=claim.text,
+            approvals=options.approval_tools,
+            budget=self._budget(),
+            output_schema=options.output_schema,
+            schema_retries=options.structured_output_retries,
+            context_tokens=models.context_tokens(
+                options.provider, options.model, unknown=self._bench.limits.unknown_context_tokens
+            ),
+            may_compact=self._may_compact,
+            fallbacks=self._fallbacks(options),
+            is_new=state is None and not claim.steps,
+        )
+
+    async def open_calls(self, state: transcript.StepState | None) -> list[Call]:
+        """Return a step's calls whose results have not entered the transcript, with what callers have allowed."""
+        calls = state.open_calls if state else []
+        if calls:
+            async with self._bench.journal.database.connection() as db:
+                allowed = (await turn.get(db, self._claim.session_id, self._claim.turn_id)).allowed
+            for call in calls:
+                call.is_allowed = call.id in allowed
+        return calls
+
+    async def current_step(self) -> transcript.StepState | None:
+        """Read the turn's newest step off its log; None where none has begun."""
+        async with self._bench.journal.database.connection() as db:
+            return transcript.fold(await reader.current_step(db, self._claim.session_id, self._claim.turn_id))
+
+    async def _may_compact(self) -> bool:
+        async with self._bench.journal.database.connection() as db:
+            return (await realms.get(db)).config.compacts
+
+    def _fallbacks(self, options: Options) -> list[Fallback]:
+        """Return the models to fall back on, without those that this node cannot ask."""
+        found: list[Fallback] = []
+        for named in options.fallback_models:
+            provider = self._bench.providers.get(named["provider"])
+            if provider is None:
+                log.warning("fallback_not_configured", provider=named["provider"], model=named["model"])
+                continue
+            params = options.provider_params if named["provider"] == options.provider else {}
+            found.append(Fallback(provider, named["provider"], named["model"], params))
+        return found
+
+    def _budget(self) -> Budget:
+        claim, limits = self._claim, self._bench.limits
+        return Budget([
+            *meters(claim.options.budget_limits, claim.session_used),
+            *meters(claim.options.turn_budget, claim.turn_used),
+            Meter("time", limits.turn_timeout_seconds, claim.turn_used.seconds, "TURN_TIMEOUT"),
+            Meter("output", limits.turn_output_tokens, claim.usage.output_tokens, "OUTPUT_LIMIT"),
+        ])
+
+    async def _history(self) -> Sequence[Message]:
+        async with self._bench.journal.database.connection() as db:
+            return await history.transcript(db, await sessions.get(db, self._claim.session_id))
