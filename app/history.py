@@ -7,7 +7,6 @@ import orjson
 from app import clock
 from app.db.engine import Connection, Row
 from app.messages import Message, load_content, shown_content
-from app.sessions import Session
 
 
 async def messages(db: Connection, session_id: str, *, after: int, limit: int) -> list[dict[str, Any]]:
@@ -22,15 +21,19 @@ async def messages(db: Connection, session_id: str, *, after: int, limit: int) -
     return [_message_view(row) for row in rows]
 
 
-async def transcript(db: Connection, session: Session) -> list[Message]:
-    """Read all that a model is to see of a session, oldest first: the newest summary, and what it does not stand in for."""
+async def transcript(db: Connection, session_id: str, *, summed_up_to: int) -> list[Message]:
+    """Read all that a model is to see of a session, oldest first: the newest summary, and what it does not stand in for.
+
+    Args:
+        summed_up_to: the session's.
+    """
     rows = await db.fetch(
         """(SELECT 0 AS place, role, content, stop_reason FROM messages
             WHERE session_id = $1 AND is_summary ORDER BY ordinal DESC LIMIT 1)
            UNION ALL SELECT ordinal, role, content, stop_reason FROM messages
            WHERE session_id = $1 AND ordinal > $2 AND role <> 'system' AND NOT is_summary ORDER BY place""",
-        session.id,
-        session.summed_up_to,
+        session_id,
+        summed_up_to,
     )
     return [Message(row["role"], load_content(row["content"]), row["stop_reason"]) for row in rows]
 

@@ -38,7 +38,7 @@ async def compact(
             raise SessionCompactionDisabled
         session = _still(await sessions.lock(tx, session_id))
         house.providers.choose(session.options.model, session.options.provider)
-        messages = await history.transcript(tx.db, session)
+        messages = await history.transcript(tx.db, session.id, summed_up_to=session.summed_up_to)
         parts = compaction.cut(messages)
         if parts is not None:
             await _tell(tx, session, CompactionStarted(compaction.tokens_of(messages), len(messages)))

@@ -25,6 +25,7 @@ class Claim:
         claimed_at: the node's monotonic clock before the database granted the lease.
         history: the whole transcript where it is at hand, as with a session's first turn; None must be read.
         session_used, turn_used: what budgets count, before this attempt.
+        summed_up_to: the session's, when the claim was made.
         has_open_step: whether an attempt before this one has left a step whose calls are to be looked at.
     """
 
@@ -40,6 +41,7 @@ class Claim:
     text: str = ""
     history: Sequence[Message] | None = None
     has_open_step: bool = False
+    summed_up_to: int = 0
     session_used: Used = field(default_factory=Used)
     turn_used: Used = field(default_factory=Used)
 
@@ -91,6 +93,7 @@ def claim_of(session: Session, live: Turn, grant: Grant, *, attempt: int) -> Cla
         usage=live.usage,
         text=live.text or "",
         has_open_step=live.attempt > 0,
+        summed_up_to=session.summed_up_to,
         session_used=session_used(session),
         turn_used=Used(live.spent_tokens, live.running_ms / 1000, live.tool_calls),
     )

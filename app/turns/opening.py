@@ -110,6 +110,7 @@ async def _announce(tx: Transaction, session: Session, opening: Opening, grant: 
             options,
             grant.claimed_at,
             history=history,
+            summed_up_to=session.summed_up_to,
             session_used=session_used(session),
         )
         tx.after_commit.append(partial(claimant.take, claim))

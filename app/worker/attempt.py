@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -103,7 +104,7 @@ class Attempt:
         if self._bench.panel is not None:
             about = {"session_id": claim.session_id, "turn_id": claim.turn_id}
             self._points = self._bench.panel.points(options.hooks_override, about)
-        task = await self._persist(self._brief.task)
+        task = replace(await self._persist(self._brief.task), may_compact=partial(self._persist, self._brief.may_compact))
         self._loop = Loop(task, self._brief.tools(), self._bench.limits, self._spawn, self._points)
         async with aclosing(self._loop.run()) as emissions:
             async for emission in emissions:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from app import history, realms, sessions
+from app import history, realms
 from app.agent import transcript
 from app.agent.budget import Budget, Meter, meters
 from app.agent.loop import Fallback, Limits, Task
@@ -90,7 +90,6 @@ class Brief:
             context_tokens=models.context_tokens(
                 options.provider, options.model, unknown=self._bench.limits.unknown_context_tokens
             ),
-            may_compact=self._may_compact,
             fallbacks=self._fallbacks(options),
             is_new=state is None and not claim.steps,
         )
@@ -110,7 +109,8 @@ class Brief:
         async with self._bench.journal.database.connection() as db:
             return transcript.fold(await reader.current_step(db, self._claim.session_id, self._claim.turn_id))
 
-    async def _may_compact(self) -> bool:
+    async def may_compact(self) -> bool:
+        """Tell whether the realm lets transcripts be summed up."""
         async with self._bench.journal.database.connection() as db:
             return (await realms.get(db)).config.compacts
 
@@ -137,4 +137,4 @@ class Brief:
 
     async def _history(self) -> Sequence[Message]:
         async with self._bench.journal.database.connection() as db:
-            return await history.transcript(db, await sessions.get(db, self._claim.session_id))
+            return await history.transcript(db, self._claim.session_id, summed_up_to=self._claim.summed_up_to)
