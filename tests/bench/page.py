@@ -17,6 +17,7 @@ REASONS: dict[str, str] = {
         "for each event its session's row is locked, fenced and numbered too: twice the rows and the WAL records "
         "of the bare insert"
     ),
+    "c-cpu": "part c alone gave 3.3 and 3.8 on the same machine: the noise of shared cores is as large as the distance",
     "e-p99": (
         "provider double, client and Postgres share the cores with the server, and at this load the floor, which stores "
         "nothing before it shows it, is near the bound itself; Suricate gathers tokens for up to 0.3 s then, and so keeps up"
