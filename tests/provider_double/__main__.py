@@ -2,12 +2,11 @@
 
 import argparse
 import asyncio
-import os
-import sys
 
 import uvloop
 
-from tests.provider_double.server import Options, serve
+from tests.provider_double.server import Double, Options, serve, stdin_closes
+from tests.provider_double.wheel import Wheel
 
 
 def _arguments() -> argparse.Namespace:
@@ -23,17 +22,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _stdin_closes() -> None:
-    closed = asyncio.Event()
+async def _serve(options: Options, port: int, *, with_stdin: bool) -> None:
+    async def until(bound_port: int) -> None:
+        print(f"http://127.0.0.1:{bound_port}/v1", flush=True)
+        await (stdin_closes() if with_stdin else asyncio.Event().wait())
 
-    def look() -> None:
-        if not os.read(sys.stdin.fileno(), 1024):
-            closed.set()
-
-    loop = asyncio.get_running_loop()
-    loop.add_reader(sys.stdin.fileno(), look)
-    await closed.wait()
-    loop.remove_reader(sys.stdin.fileno())
+    await serve(Double(options, Wheel(asyncio.get_running_loop())).answer, port, until)
 
 
 def main() -> None:
@@ -41,11 +35,7 @@ def main() -> None:
     given = vars(_arguments())
     port, with_stdin = given.pop("port"), given.pop("until_stdin_closes")
 
-    async def until(bound_port: int) -> None:
-        print(f"http://127.0.0.1:{bound_port}/v1", flush=True)
-        await (_stdin_closes() if with_stdin else asyncio.Event().wait())
-
-    uvloop.run(serve(Options(**given), port, until))
+    uvloop.run(_serve(Options(**given), port, with_stdin=with_stdin))
 
 
 if __name__ == "__main__":

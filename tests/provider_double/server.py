@@ -3,11 +3,13 @@
 import asyncio
 import dataclasses
 import json
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.provider_double import scripts, transcript
-from tests.provider_double.connection import Connection, HttpRequest, Reply
+from tests.provider_double.connection import Answer, Connection, HttpRequest, Reply
 from tests.provider_double.ledger import Ledger, Record
 from tests.provider_double.player import Player
 from tests.provider_double.wheel import Wheel
@@ -92,16 +94,18 @@ class Double:
             reply.whole(401, error("Incorrect API key."))
             return
         try:
-            body = record.body = transcript.parse(request.body)
+            record.body = transcript.parse(request.body)
         except transcript.InvalidTranscriptError as refusal:
             record.rejected = str(refusal)
             self._ledger.counts.rejected += 1
             reply.whole(400, error(str(refusal)))
             return
-        script = self._next_script(transcript.last_user_text(body))
+        script = self.script_for(record)
         await Player(reply, record, self._wheel, events_per_chunk=self._options.events_per_chunk).play(script)
 
-    def _next_script(self, prompt: str) -> scripts.Script:
+    def script_for(self, record: Record) -> scripts.Script:
+        """Choose what a request gets."""
+        prompt = transcript.last_user_text(record.body)
         for position, (match, script) in enumerate(self._queue):
             if match is None or match in prompt:
                 del self._queue[position]
@@ -148,16 +152,28 @@ def to_json(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-async def serve(options: Options, port: int, until: Callable[[int], Awaitable[None]]) -> None:
+async def serve(answer: Answer, port: int, until: Callable[[int], Awaitable[None]]) -> None:
     """Serve on loopback until `until`, which is told the port, returns."""
-    loop = asyncio.get_running_loop()
-    double = Double(options, Wheel(loop))
     async with asyncio.TaskGroup() as tasks:
         open_connections: set[Connection] = set()
-        server = await loop.create_server(
-            lambda: Connection(double.answer, tasks, open_connections), "127.0.0.1", port, backlog=4096
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(answer, tasks, open_connections), "127.0.0.1", port, backlog=4096
         )
         await until(server.sockets[0].getsockname()[1])
         server.close()
         for connection in open_connections:
             connection.close(is_reset=True)
+
+
+async def stdin_closes() -> None:
+    """Return when the process that started this one has closed its stdin, or is gone."""
+    closed = asyncio.Event()
+
+    def look() -> None:
+        if not os.read(sys.stdin.fileno(), 1024):
+            closed.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin.fileno(), look)
+    await closed.wait()
+    loop.remove_reader(sys.stdin.fileno())

@@ -98,13 +98,12 @@ class Effect:
     key: str
     tool: str
     tool_call_id: str
-    session: str
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The provider was asked and has answered, in full or not. File: `asked.jsonl`.
+    """The provider was asked and has answered, in full or not. File: `asked-<start>.jsonl`.
 
     Args:
         number: of the request; each token that it says begins with it.

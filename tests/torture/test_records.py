@@ -6,7 +6,7 @@ from tests.torture import plan, records
 
 
 def test_records_are_read_as_they_were_written_without_a_line_that_was_cut(tmp_path: Path) -> None:
-    written = [records.Effect(f"p{n}-0-0", "effect", "call", "session", n / 2) for n in range(3)]
+    written = [records.Effect(f"p{n}-0-0", "effect", "call", n / 2) for n in range(3)]
     with records.Book(tmp_path / "effects.jsonl") as book:
         for record in written:
             book.write(record)
