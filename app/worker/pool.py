@@ -52,6 +52,7 @@ class Pool:
             self._tasks.create_task(self._release([claim]))
             return
         task = self._tasks.create_task(self._run(claim))
+        task.add_done_callback(lambda _: self._forget(claim))  # also of one that is stopped before it has begun
         self._held[claim.session_id] = Held(claim, claim.claimed_at, lambda: _cancel(task))
         self._is_empty.clear()
         telemetry.LIVE_TURNS.set(len(self._held))
@@ -106,8 +107,6 @@ class Pool:
                 log.warning("attempt_lost_database", error=str(error.__cause__))
             except Exception:
                 log.exception("attempt_crashed")  # its lease runs out and the next attempt goes on; the other turns live
-            finally:
-                self._forget(claim)
 
     def _spawn(self, work: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
         assert self._tasks is not None
@@ -145,7 +144,7 @@ class Pool:
         elif fence is None:
             self._suspects.add(session_id)
             self._has_suspects.set()
-        elif fence != held.claim.fence:
+        elif fence > held.claim.fence:  # what is told late, of an older one, says nothing against this claim
             held.stop()
 
     async def _check_suspects(self) -> None:
@@ -163,7 +162,7 @@ class Pool:
                 continue
             for session_id in suspects:
                 held = self._held.get(session_id)
-                if held is not None and fences.get(session_id) != held.claim.fence:
+                if held is not None and (session_id not in fences or fences[session_id] > held.claim.fence):
                     held.stop()
 
 

@@ -243,6 +243,31 @@ async def test_foreign_news_that_leave_the_fence_alone_do_not_stop_the_attempt(d
     assert [(one.status, one.attempt) for one in found] == [("completed", 1), ("completed", 1)]
 
 
+async def test_late_news_of_an_older_fence_do_not_stop_the_attempt(database: Database) -> None:
+    gate, answer = held_up(*brief("is."))
+    async with node(database, Played([answer])) as here:
+        session_id, turn_id = await here.turn()
+        await said_in(database, session_id, "text_delta")
+        claim = here.holds(session_id)
+        assert claim is not None
+
+        here.journal._tell_watchers(session_id, claim.fence - 1)
+        await asyncio.sleep(0)
+        gate.set()
+        found = await ended(database, session_id, turn_id)
+
+    assert (found.status, found.attempt) == ("completed", 1)
+
+
+async def test_attempt_that_is_stopped_before_it_has_begun_lets_its_turn_go(database: Database) -> None:
+    async with node(database, Played([brief("Paris.")]), traits=Traits(lease_seconds=0.3)) as here:
+        session_id, turn_id = await here.turn()
+        here.pool._held[session_id].stop()
+        found = await ended(database, session_id, turn_id)
+
+    assert (found.status, found.attempt) == ("completed", 2)
+
+
 async def test_erased_session_stops_its_attempt_and_harms_no_other(database: Database) -> None:
     gate, answer = held_up(*brief("is."))
     provider = Played([held_up()[1], answer])
