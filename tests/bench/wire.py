@@ -14,9 +14,10 @@ Sink = Callable[[bytes], None]
 
 @dataclass(slots=True)
 class Answer:
-    """A whole answer; `body` is empty where a sink took the pieces."""
+    """An answer as far as it came: without a head its status is 0, and a sink takes the body of a success."""
 
     status: int = 0
+    is_complete: bool = False
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
 
@@ -82,12 +83,15 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._answer.status = self._parser.get_status_code()
+        if self._answer.status >= 300:
+            self._sink = self._pieces.append
         self.head_came.set()
 
     def on_body(self, piece: bytes) -> None:
         self._sink(piece)
 
     def on_message_complete(self) -> None:
+        self._answer.is_complete = True
         self._finish()
 
 

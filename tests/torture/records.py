@@ -29,7 +29,8 @@ class Operation:
         turn_id: of the turn that the answer names.
         plan: id of the plan that the prompt held.
         key: its idempotency key; the same in all tries of one act.
-        facts: more that the answer said and the checker holds to be durable: `turn_status`, `answered` (ids of calls), …
+        facts: more that was asked for or that the answer said and the checker holds to be durable (`acts`); `wrong` lists
+            what a 2xx said against the contract, or a refusal that had no ground.
     """
 
     client: str
@@ -55,7 +56,7 @@ class Shown:
         after: the cursor that the connection began with.
         frames: number and checksum (`zlib.crc32` of the `data` text's bytes) of each, as they came.
         end: how the connection went on: `more` (another line of it follows), `ended`, `draining`, `reset` (`stream_reset`),
-            `lost`, or a status.
+            `malformed`, `lost`, `left` by the watcher itself, or a status.
     """
 
     watcher: str
@@ -74,7 +75,8 @@ class Fault:
 
     Args:
         kind: as `node_kill`, `node_pause`, `postgres_immediate`, `link_cut`, `provider_down`.
-        target: which node, edge or process.
+        target: which node, edge or process; nodes are named as in operations (`n1`), edges as `clients->n1`, `n1->postgres`,
+            `n1->provider`, `n1->tools`.
         evidence: what proves that it bit, as the process's exit, connections that broke, bytes that were swallowed.
         has_bitten: whether the evidence is one.
     """

@@ -1,0 +1,28 @@
+"""Plans as clients draw them: most are short, some call tools, some wait for answers, some go wrong."""
+
+import random
+
+from tests.torture.plan import Plan, ProviderFault, Tool
+
+FAULTS: tuple[ProviderFault, ...] = ("cut", "reset", "end_early", "busy", "down", "error_event", "silent", "html")
+TOOLS: dict[Tool, int] = {"effect": 8, "lookup": 4, "ask": 1, "guarded": 1}
+RATES = (0.0, 0.0, 40.0, 80.0)  # tokens a second
+HAS_CALLS, HAS_FAULTS, IS_LONG, HAS_REASONING = 0.3, 0.06, 0.08, 0.2
+
+
+def drawn(plan_id: str, rng: random.Random) -> Plan:
+    """Draw a plan."""
+    is_long = rng.random() < IS_LONG
+    return Plan(
+        plan_id,
+        tokens=rng.randint(100, 200) if is_long else rng.randint(5, 40),
+        rate=40.0 if is_long else rng.choice(RATES),
+        reasoning=rng.randint(1, 10) if rng.random() < HAS_REASONING else 0,
+        calls=_calls(rng) if rng.random() < HAS_CALLS else [],
+        faults=rng.sample(FAULTS, rng.randint(1, 2)) if rng.random() < HAS_FAULTS else [],
+    )
+
+
+def _calls(rng: random.Random) -> list[list[Tool]]:
+    tools, weights = list(TOOLS), list(TOOLS.values())
+    return [rng.choices(tools, weights, k=rng.randint(1, 3)) for _ in range(rng.randint(1, 2))]
