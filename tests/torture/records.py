@@ -75,8 +75,8 @@ class Fault:
 
     Args:
         kind: as `node_kill`, `node_pause`, `postgres_immediate`, `link_cut`, `provider_down`.
-        target: which node, edge or process; nodes are named as in operations (`n1`), edges as `clients->n1`, `n1->postgres`,
-            `n1->provider`, `n1->tools`.
+        target: which node, edge or process; nodes are named as in operations (`n1`), edges as `n1.clients`, `n1.postgres`,
+            `n1.provider`, `n1.tools`.
         evidence: what proves that it bit, as the process's exit, connections that broke, bytes that were swallowed.
         has_bitten: whether the evidence is one.
     """
