@@ -24,6 +24,7 @@ from tests.torture.verdict import Verdict
 
 OF_PROVIDER = "provider_down"
 LEAST_SILENCE_SECONDS = 1.0
+READS = frozenset({"read", "list", "messages", "events", "turns", "export"})
 __all__ = ["Verdict", "check"]
 
 
@@ -96,6 +97,7 @@ def _load(evidence: Evidence, reading: Reading) -> dict[str, int]:
     requests = Counter(one.outcome for one in evidence.operations)
     return {
         "acknowledged operations": acknowledged(evidence.operations),
+        "of these not reads": acknowledged([one for one in evidence.operations if one.name not in READS]),
         "refused": requests["fail"],
         "without an answer": requests["unknown"],
         "sessions": len(evidence.sessions),

@@ -24,6 +24,7 @@ from tests.torture.pool import Known, Pool
 from tests.torture.records import Book
 
 HAS_KEY = 0.9
+CHANGES_ITS_MIND = 0.3
 SETTLING_PAUSE_SECONDS = 0.3
 SETTLING_CLIENTS = 2  # of their own, since the others may still be in the middle of something
 ON_BUSY = {"queue": 4, "reject": 2, "steer": 2, "interrupt": 1}
@@ -40,7 +41,7 @@ class Client:
         self._pool = pool
         self._count = 0
         self._acts: dict[Callable[[Known], Awaitable[object]], float] = {
-            self._start: 34, self._answer: 14, self._read: 30, self._interrupt: 4, self._edit: 2, self._cancel: 1.5,
+            self._start: 34, self._answer: 14, self._read: 30, self._interrupt: 7, self._edit: 1, self._cancel: 1,
             self._change: 4, self._archive: 0.7, self._compact: 1, self._fork: 0.7, self._bring_in: 0.2, self._erase: 0.3,
         }  # fmt: skip
 
@@ -80,7 +81,9 @@ class Client:
         self._pool.started(known)
         if {"ask", "guarded"} & {tool for step in plan.calls for tool in step} and way != "stream":
             way = "async"  # nobody is to wait for what it may have to answer itself
-        await self._do(acts.start(known, self._key(), plan, on_busy, way))
+        told = await self._do(acts.start(known, self._key(), plan, on_busy, way))
+        if told.facts.get("turn_status") == "queued" and self._rng.random() < CHANGES_ITS_MIND:
+            await self._rng.choice([self._edit, self._cancel])(known)
 
     async def _answer(self, _known: Known) -> None:
         await self._answer_waiting(lambda waiting: self._rng.random() < 3 / len(waiting))
@@ -216,7 +219,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where records go")
     parser.add_argument("--node", type=named, action="append", required=True, help="name=http://…; may repeat")
     parser.add_argument("--seed", type=int, default=1, help="what is drawn follows from it")
-    parser.add_argument("--clients", type=int, default=24, help="requests at once")
+    parser.add_argument("--clients", type=int, default=40, help="requests at once")
     parser.add_argument("--rate", type=float, default=0, help="acts a second of all clients together; 0: as many as go")
     uvloop.run(_run(parser.parse_args()))
 

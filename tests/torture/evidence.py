@@ -99,7 +99,13 @@ def plan_in(prompt: Any) -> Plan | None:
 
 @dataclass
 class Evidence:
-    """All of it; tables of events and messages are read through, never held."""
+    """All of it; tables of events and messages are read through, never held.
+
+    Args:
+        asked: the provider's book, by number.
+        lease_seconds, runners: as `run.json` says; else 3 s, and all nodes that were asked or hit.
+        wall_offset: what the wall clock is ahead of the monotonic one.
+    """
 
     folder: Path
     sessions: Mapping[str, Row]
@@ -121,17 +127,18 @@ class Evidence:
         clocks = orjson.loads((folder / collect.CLOCKS).read_bytes())
         path = folder / CIRCUMSTANCES
         told = orjson.loads(path.read_bytes()) if path.exists() else {}
-        nodes = {one.node for one in operations}
+        faults = list(records.read(folder, "faults*.jsonl", Fault))
+        hit = {fault.target for fault in faults if fault.kind.startswith("node_")}
         return cls(
             folder,
             {row["id"]: row for row in _table(folder, "sessions")},
             {key: [Turn.of(row) for row in rows] for key, rows in _by_session(folder, "turns")},
             operations,
-            list(records.read(folder, "faults*.jsonl", Fault)),
+            faults,
             {one.number: one for one in records.read(folder, "asked-*.jsonl", Asked)},
             list(records.read(folder, "effects*.jsonl", Effect)),
             told.get("lease_seconds", 3.0),
-            frozenset(told.get("runners", nodes)),
+            frozenset(told.get("runners", hit | {one.node for one in operations})),
             clocks["monotonic"],
             clocks["wall"] - clocks["monotonic"],
         )

@@ -6,7 +6,7 @@ from tests.torture.plan import Plan, ProviderFault, Tool
 
 FAULTS: tuple[ProviderFault, ...] = ("cut", "reset", "end_early", "busy", "down", "error_event", "silent", "html")
 TOOLS: dict[Tool, int] = {"effect": 8, "lookup": 4, "ask": 1, "guarded": 1}
-RATES = (0.0, 0.0, 40.0, 80.0)  # tokens a second
+RATES = (0.0, 40.0, 60.0, 60.0)  # tokens a second; each that comes slowly becomes an event of its own
 HAS_CALLS, HAS_FAULTS, IS_LONG, HAS_REASONING = 0.3, 0.06, 0.08, 0.2
 
 
@@ -15,8 +15,8 @@ def drawn(plan_id: str, rng: random.Random) -> Plan:
     is_long = rng.random() < IS_LONG
     return Plan(
         plan_id,
-        tokens=rng.randint(100, 200) if is_long else rng.randint(5, 40),
-        rate=40.0 if is_long else rng.choice(RATES),
+        tokens=rng.randint(100, 250) if is_long else rng.randint(5, 70),
+        rate=60.0 if is_long else rng.choice(RATES),
         reasoning=rng.randint(1, 10) if rng.random() < HAS_REASONING else 0,
         calls=_calls(rng) if rng.random() < HAS_CALLS else [],
         faults=rng.sample(FAULTS, rng.randint(1, 2)) if rng.random() < HAS_FAULTS else [],

@@ -28,7 +28,7 @@ FRAMES_A_LINE = 2_000
 STAYS_SECONDS = (0.5, 12.0)
 VISITS = 5  # connections to one session, at most, before another is chosen
 REMEMBERED = 60  # sessions whose cursor is kept
-FROM_THE_START = 0.15
+FROM_THE_START = 0.3
 PAUSE_SECONDS = 0.3
 
 
@@ -91,7 +91,7 @@ class Watcher:
         if self._cursors and self._rng.random() < 0.3:
             return self._rng.choice(list(self._cursors))
         node = self._rng.choice(list(self._nodes))
-        answer = await self._fetch(self._nodes[node], "/v1/sessions?limit=30&archived=any")
+        answer = await self._fetch(self._nodes[node], "/v1/sessions?limit=15&archived=any")
         if answer.status != 200 or not answer.is_complete:
             return None
         found = orjson.loads(answer.body)["sessions"]
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where records go")
     parser.add_argument("--node", type=named, action="append", required=True, help="name=http://…; may repeat")
     parser.add_argument("--seed", type=int, default=1, help="what is drawn follows from it")
-    parser.add_argument("--watchers", type=int, default=8, help="streams at once")
+    parser.add_argument("--watchers", type=int, default=16, help="streams at once")
     uvloop.run(_run(parser.parse_args()))
 
 
