@@ -25,8 +25,8 @@ OLDEST_VERSION = 15
 SESSION_SETTINGS = {
     "application_name": "suricate",
     "statement_timeout": "15s",
-    "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "15s",
+    "lock_timeout": "8s",
+    "idle_in_transaction_session_timeout": "5s",
     "timezone": "UTC",
     "jit": "off",  # every statement here is small
     "plan_cache_mode": "force_generic_plan",  # a custom plan per batch size would cost more than the batch

@@ -1,8 +1,8 @@
 """The one statement that writes events: fences, numbers and inserts for many sessions in one round trip.
 
-Knows nothing of batching or readers. What surprises: rows are locked in id order in steps of their own, sessions first, since
-two nodes may append to overlapping sets of sessions while a take-over is under way, and leases of the same turns are renewed
-beside it; and the fence is judged on the locked row, not on the snapshot.
+Knows nothing of batching or readers. What surprises: a session whose row another hand holds is left out. To wait for it would
+hold up all others, and that hand may be a node that is frozen. The fence is judged on the locked row, not on the snapshot.
+Turns' rows are locked in the order of their sessions, since leases of the same turns are renewed beside it.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ WITH entry AS (
          text, assistant_text, status, stop_reason, error, spent_tokens, running_ms, structured_output, schema_warnings)
 ), locked AS (
   SELECT s.id FROM sessions s JOIN entry e ON s.id = e.session_id
-  WHERE s.fence = e.fence ORDER BY s.id FOR NO KEY UPDATE OF s
+  WHERE s.fence = e.fence AND (e.number = 0 OR s.append_number < e.number) FOR NO KEY UPDATE OF s SKIP LOCKED
 ), numbered AS (
   UPDATE sessions s SET
     last_seq = s.last_seq + e.events,
@@ -100,7 +100,7 @@ WITH entry AS (
     WITH ORDINALITY AS e(session_id, fence, number, turn_id, events, entry)
 ), locked AS (
   SELECT s.id FROM sessions s JOIN entry e ON s.id = e.session_id
-  WHERE s.fence = e.fence ORDER BY s.id FOR NO KEY UPDATE OF s
+  WHERE s.fence = e.fence AND (e.number = 0 OR s.append_number < e.number) FOR NO KEY UPDATE OF s SKIP LOCKED
 ), numbered AS (
   UPDATE sessions s SET
     last_seq = s.last_seq + e.events,
@@ -125,8 +125,9 @@ async def append(db: Connection, batch: Sequence[Entry]) -> list[Appended | None
     Numbers follow each session's `last_seq` without gaps. At most one entry a session.
 
     Returns:
-        One result per entry, in order; None where nothing was written, because its fence is stale, the session is gone, or
-        something waits for what it would end and it does not say that this is settled.
+        One result per entry, in order; None where nothing was written, because its fence is stale, the session is gone or held
+        by another transaction, the entry was written before, or something waits for what it would end and it does not say
+        that this is settled.
 
     Raises:
         StoreUnavailable: Postgres could not be reached; outside a transaction, whether the batch was kept is unknown.
@@ -171,7 +172,7 @@ def _entry_columns(batch: Sequence[Entry]) -> tuple[list[object], ...]:
         [len(entry.events) for entry in batch],
         [len(entry.messages) for entry in batch],
         [entry.ends for entry in batch],
-        [(entry.ends or entry.is_boundary) and not entry.is_settled for entry in batch],
+        [entry.is_held for entry in batch],
     )
 
 

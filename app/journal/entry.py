@@ -73,6 +73,11 @@ class Entry:
         """Whether the turn is over with this entry."""
         return self.change is not None and self.change.ending is not None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it is refused while something waits for the moment that it brings."""
+        return (self.ends or self.is_boundary) and not self.is_settled
+
 
 @dataclass(frozen=True, slots=True)
 class Appended:

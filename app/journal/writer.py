@@ -1,12 +1,13 @@
 """Group commit: entries of all live turns of this node that arrive while one commit is under way form the next.
 
-One task, one connection of its own, no timer: the commit in flight is the timer. A commit whose outcome is unknown is looked
-up, not guessed (`_reconcile`), and made again only where it was not kept.
+One task, one connection of its own, no timer: the commit in flight is the timer. An entry of unknown outcome is looked up, not
+guessed (`_judged`), and made again only where it was not kept. What surprises: nothing here waits for a session that another
+hand holds; its entry goes with the next commit, and the others with this one.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import structlog
 
@@ -19,6 +20,9 @@ from app.pace import Pace
 
 MOST_ENTRIES = 512  # bounds one statement's parameters; the rest waits for the next commit
 LONGEST_PAUSE_SECONDS = 2.0
+BUSY_PAUSE_SECONDS = 0.005  # before the next try, where others hold the sessions of a whole batch
+
+Verdict: TypeAlias = Appended | Literal["fenced", "again"]
 
 log = structlog.get_logger()
 
@@ -62,8 +66,8 @@ class Writer:
         while True:
             try:
                 async with self._database.dedicated("writer", enable_seqscan="off") as db:
-                    unsure = await self._settle(db, unsure)
-                    pause = 0.05
+                    self._conclude(unsure, await _looked_up(db, unsure))
+                    unsure, pause = [], 0.05
                     while True:
                         await self._has_work.wait()
                         oldest_at, unsure = self._oldest_at, self._take()
@@ -92,8 +96,10 @@ class Writer:
             return
         telemetry.COMMIT_SECONDS.observe(clock.monotonic() - began)
         telemetry.BATCH_ENTRIES.observe(len(batch))
-        for waiting, result in zip(batch, results, strict=True):
-            self._resolve(waiting, result)
+        verdicts = await _verdicts(db, batch, results)
+        self._conclude(batch, verdicts)
+        if all(verdict == "again" for verdict in verdicts):
+            await asyncio.sleep(BUSY_PAUSE_SECONDS)
 
     async def _commit_apart(self, db: Connection, batch: Sequence[Waiting], error: Exception) -> None:
         if len(batch) > 1:
@@ -102,50 +108,61 @@ class Writer:
         elif not batch[0].outcome.done():
             batch[0].outcome.set_exception(error)
 
-    def _resolve(self, waiting: Waiting, result: Appended | None) -> None:
-        if result is not None:
-            self._publish(result)
-        if waiting.outcome.done():
-            return
-        if result is None:
-            waiting.outcome.set_exception(Fenced())
-        else:
-            waiting.outcome.set_result(result)
+    def _conclude(self, batch: Sequence[Waiting], verdicts: Sequence[Verdict]) -> None:
+        """Tell each owner what became of its entry; what is to be written again goes first."""
+        for waiting, verdict in zip(batch, verdicts, strict=True):
+            if isinstance(verdict, Appended):
+                self._publish(verdict)
+            if waiting.outcome.done() or verdict == "again":
+                continue
+            if verdict == "fenced":
+                waiting.outcome.set_exception(Fenced())
+            else:
+                waiting.outcome.set_result(verdict)
+        again = [waiting for waiting, verdict in zip(batch, verdicts, strict=True) if verdict == "again"]
+        if again:
+            self._oldest_at = clock.monotonic()
+            self._waiting[:0] = again
+            self._has_work.set()
 
-    async def _settle(self, db: Connection, unsure: list[Waiting]) -> list[Waiting]:
-        """Find out which entries of a broken commit were kept; make the others again."""
-        if not unsure:
-            return []
-        kept = await _reconcile(db, [waiting.entry for waiting in unsure])
-        lost = [waiting for waiting, result in zip(unsure, kept, strict=True) if result is None]
-        for waiting, result in zip(unsure, kept, strict=True):
-            if result is not None:
-                self._resolve(waiting, result)
-        if lost:
-            await self._commit(db, lost)
-        return []
+
+async def _verdicts(db: Connection, batch: Sequence[Waiting], results: Sequence[Appended | None]) -> list[Verdict]:
+    """Judge what a commit has left out. What something waits for is its owner's to settle, under the session's lock."""
+    left_out = [waiting for waiting, result in zip(batch, results, strict=True) if result is None]
+    found = iter(await _looked_up(db, left_out))
+    verdicts: list[Verdict] = [next(found) if result is None else result for result in results]
+    return [
+        "fenced" if verdict == "again" and waiting.entry.is_held else verdict
+        for waiting, verdict in zip(batch, verdicts, strict=True)
+    ]
 
 
 _WHERE_IT_STANDS = """
-SELECT e.entry, s.last_seq, s.fence FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[])
-  AS e(entry, session_id, fence, number) JOIN sessions s ON s.id = e.session_id
-WHERE s.append_number = e.number AND s.fence = e.fence
+SELECT e.entry, s.last_seq, s.fence, s.append_number = e.number AND s.fence = e.fence_after AS is_kept
+FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[]) AS e(entry, session_id, fence, fence_after, number)
+  JOIN sessions s ON s.id = e.session_id
+WHERE s.fence = e.fence OR s.append_number = e.number AND s.fence = e.fence_after
 """
 
 
-async def _reconcile(db: Connection, entries: Sequence[Entry]) -> list[Appended | None]:
-    """Tell which entries of a commit with unknown outcome are durable: the session's row bears the last one's number."""
+async def _looked_up(db: Connection, batch: Sequence[Waiting]) -> list[Verdict]:
+    """Tell which entries are durable: the session's row bears the last one's number. Takes no lock and waits for none."""
+    if not batch:
+        return []
+    entries = [waiting.entry for waiting in batch]
     rows: Sequence[Any] = await db.fetch(
         _WHERE_IT_STANDS,
         list(range(len(entries))),
         [entry.session_id for entry in entries],
+        [entry.fence for entry in entries],
         [entry.fence + entry.ends for entry in entries],
         [entry.number for entry in entries],
     )
-    kept = {row["entry"]: row for row in rows}
-    return [
-        Appended(entry, row["last_seq"] + 1, row["last_seq"], row["fence"], None)
-        if (row := kept.get(index)) is not None
-        else None
-        for index, entry in enumerate(entries)
-    ]
+    found = {row["entry"]: row for row in rows}
+    return [_verdict(entry, found.get(index)) for index, entry in enumerate(entries)]
+
+
+def _verdict(entry: Entry, row: Any) -> Verdict:
+    if row is None:
+        return "fenced"
+    return Appended(entry, row["last_seq"] + 1, row["last_seq"], row["fence"], None) if row["is_kept"] else "again"

@@ -1,12 +1,24 @@
 """How Postgres is reached, and what is said when it is not."""
 
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import asyncpg
 import pytest
 
+from app.db import engine
 from app.db.engine import Database
 from app.errors import StartupError, StoreUnavailable
+from tests.journal.cable import cable_to
 
 pytestmark = pytest.mark.anyio
+
+LIMITS = {"statement_timeout": "15s", "lock_timeout": "8s", "idle_in_transaction_session_timeout": "5s"}
 
 
 async def test_database_that_cannot_be_reached_is_told_with_the_setting() -> None:
@@ -55,3 +67,57 @@ async def test_wrong_statement_stays_our_mistake(database: Database) -> None:
     with pytest.raises(asyncpg.UndefinedTableError):
         async with database.connection() as db:
             await db.execute("SELECT * FROM nowhere")
+
+
+@pytest.mark.parametrize("is_pooled", [True, False])
+async def test_every_connection_has_limits_and_notices_a_dead_peer(database_url: str, *, is_pooled: bool) -> None:
+    async with cable_to(database_url) as cable:
+        database = Database(cable.dsn, pool_size=2)
+        await database.connect()
+        async with database.connection() if is_pooled else database.dedicated("test") as db:
+            limits = [await db.fetchval(f"SHOW {name}") for name in LIMITS]
+            bare: Any = getattr(db, "_con", db)  # asyncpg shows the socket of a pooled connection nowhere else
+            sock = bare._transport.get_extra_info("socket")
+            is_kept_alive = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        await database.aclose()
+
+    assert limits == [*LIMITS.values()]
+    assert is_kept_alive
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process for the length of the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_statement_on_a_frozen_backend_is_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "COMMAND_SECONDS", 0.2)
+    async with database.connection() as other:
+        with pytest.raises(StoreUnavailable):
+            async with asyncio.timeout(10), database.dedicated("frozen") as db:
+                with frozen(await db.fetchval("SELECT pg_backend_pid()")):
+                    await db.fetchval("SELECT 1")
+
+        assert await other.fetchval("SELECT 1") == 1
+
+
+async def test_transaction_that_is_left_open_lets_go_of_what_it_locked(database: Database) -> None:
+    async with database.connection() as db:
+        await db.execute("CREATE TABLE kept (id int)")
+        await db.execute("INSERT INTO kept VALUES (1)")
+
+    with pytest.raises(StoreUnavailable):
+        async with database.dedicated("frozen", idle_in_transaction_session_timeout="100ms") as frozen:
+            await frozen.execute("BEGIN")
+            await frozen.execute("UPDATE kept SET id = 2")
+            async with asyncio.timeout(10), database.connection() as db:
+                await db.execute("UPDATE kept SET id = 3")
+            await frozen.execute("COMMIT")
+
+    async with database.connection() as db:
+        assert await db.fetchval("SELECT id FROM kept") == 3

@@ -168,9 +168,17 @@ async def resolved(futures: Sequence["asyncio.Future[Appended]"]) -> list[Append
 
 @asynccontextmanager
 async def locked(database: Database, *session_ids: str) -> AsyncIterator[None]:
-    """Keep sessions' rows from everyone else for the length of the block."""
+    """Keep sessions' rows from everyone else for the length of the block, as a node that froze in the middle of an act does."""
     async with database.transaction() as db:
         await db.fetch("SELECT id FROM sessions WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE", session_ids)
+        yield
+
+
+@asynccontextmanager
+async def stopped(database: Database) -> AsyncIterator[None]:
+    """Let no event be written for the length of the block: whoever commits one waits."""
+    async with database.transaction() as db:
+        await db.execute("LOCK TABLE events IN SHARE MODE")
         yield
 
 

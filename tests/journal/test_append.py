@@ -20,6 +20,7 @@ from tests.journal.ledger import (
     LIMIT_SECONDS,
     Node,
     claimed,
+    locked,
     log_of,
     messages_of,
     open_session,
@@ -91,20 +92,23 @@ async def test_stale_entry_is_left_out_and_the_others_of_the_batch_are_written(d
     assert await log_of(database, gone.session_id) == []
 
 
-async def test_fence_is_judged_on_the_row_as_it_is_once_it_was_waited_for(database: Database, journal: Journal) -> None:
-    claim = await claimed(journal)
-    async with database.transaction() as thief:
-        await thief.execute("UPDATE sessions SET fence = fence + 1 WHERE id = $1", claim.session_id)
-        async with asyncio.TaskGroup() as tasks:
-            zombie = tasks.create_task(written(database, entry_of(claim, "late")))
-            async with asyncio.timeout(LIMIT_SECONDS):
-                while not await thief.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                    await asyncio.sleep(0)
-            await thief.execute("COMMIT")
-            await zombie
+async def test_session_that_another_transaction_holds_is_left_out_at_once(database: Database, journal: Journal) -> None:
+    held, free = await claimed(journal), await claimed(journal)
+    async with locked(database, held.session_id):
+        results = await written(database, entry_of(held, "late"), entry_of(free, "now"))
 
-    assert zombie.result() == [None]
-    assert await types_of(database, claim.session_id) == ["session_created", "turn_started"]
+    assert [result is not None for result in results] == [False, True]
+    assert (await types_of(database, held.session_id))[-1] == "turn_started"
+
+
+async def test_entry_that_was_written_before_is_not_written_again(database: Database, journal: Journal) -> None:
+    claim = await claimed(journal)
+    entry = replace(entry_of(claim, "once"), number=1)
+
+    first, second = [await written(database, entry) for _ in range(2)]
+
+    assert (first == [None], second) == (False, [None])
+    assert (await types_of(database, claim.session_id))[2:] == ["text_delta"]
 
 
 async def test_ending_frees_the_session_and_makes_its_own_fence_stale(database: Database, journal: Journal) -> None:

@@ -16,7 +16,7 @@ from app.journal.recorder import MOST_CHARACTERS, Recorder
 from app.journal.types import Delta, ReasoningDelta, StepStarted, TextComplete, TextDelta, ToolCallDelta
 from app.journal.writer import Writer
 from app.pace import Pace
-from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, locked, log_of, pen, start, types_of, until_blocked
+from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, log_of, pen, start, stopped, types_of, until_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +73,7 @@ async def test_deltas_that_wait_become_one_event(database: Database, journal: Jo
     claim = await claimed(journal)
     recorder = pen(journal, claim)
 
-    async with locked(database, claim.session_id):
+    async with stopped(database):
         for number in range(50):
             recorder.put_delta(TextDelta(1, f"{number} "), f"{number} ")
         await until_blocked(database, "suricate writer")

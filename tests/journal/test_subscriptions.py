@@ -22,7 +22,6 @@ from tests.journal.ledger import (
     LIMIT_SECONDS,
     Node,
     claimed,
-    locked,
     log_of,
     numbers,
     open_session,
@@ -30,6 +29,7 @@ from tests.journal.ledger import (
     read_until,
     said,
     start,
+    stopped,
     until_blocked,
 )
 
@@ -303,7 +303,7 @@ async def test_reader_sees_nothing_of_a_commit_that_is_under_way(database: Datab
     with journal.subscriptions.open(claim.session_id) as reader:
         await read_until(reader, 2)
 
-        async with asyncio.TaskGroup() as tasks, locked(database, claim.session_id):
+        async with asyncio.TaskGroup() as tasks, stopped(database):
             recorder = pen(journal, claim)
             recorder.put_delta(TextDelta(1, "x"), "x")
             await until_blocked(database, "suricate writer")

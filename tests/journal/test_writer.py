@@ -10,6 +10,7 @@ import pytest
 from app import telemetry
 from app.db.engine import Database
 from app.errors import Fenced, StoreUnavailable
+from app.journal.append import append
 from app.journal.entry import Appended, Ending, Entry, TurnChange
 from app.journal.journal import Journal
 from app.journal.types import TextDelta
@@ -17,7 +18,7 @@ from app.journal.writer import MOST_ENTRIES, Writer
 from app.pace import Pace
 from app.turns.claims import Claim
 from tests.journal.cable import Cable, cable_to
-from tests.journal.ledger import LIMIT_SECONDS, claimed, locked, log_of, resolved, running, until_blocked
+from tests.journal.ledger import LIMIT_SECONDS, claimed, locked, log_of, resolved, running, stopped, until_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ async def deltas(database: Database, claim: Claim) -> list[str]:
 @asynccontextmanager
 async def held_up(database: Database, writer: Writer, claim: Claim) -> AsyncIterator["asyncio.Future[Appended]"]:
     """Hold one entry's commit up for the length of the block."""
-    async with locked(database, claim.session_id):
+    async with stopped(database):
         first = writer.submit(entry_of(claim))
         await until_blocked(database, WRITER)
         yield first
@@ -145,7 +146,7 @@ async def test_an_entry_that_cannot_be_written_stops_neither_the_others_nor_the_
 async def test_writer_killed_before_its_commit_writes_the_entry_exactly_once(database: Database, journal: Journal) -> None:
     claim = await claimed(journal)
 
-    async with locked(database, claim.session_id):
+    async with stopped(database):
         outcome = journal.writer.submit(entry_of(claim))
         pid = await until_blocked(database, WRITER)
         async with database.connection() as db:
@@ -154,6 +155,43 @@ async def test_writer_killed_before_its_commit_writes_the_entry_exactly_once(dat
 
     assert isinstance(kept, Appended)
     assert (kept.first_seq, kept.last_seq) == (3, 3)
+    assert await deltas(database, claim) == ["x"]
+
+
+async def test_session_that_another_hand_holds_waits_alone_and_is_written_once_it_is_free(
+    database: Database, journal: Journal
+) -> None:
+    held, free = [await claimed(journal) for _ in range(2)]
+
+    async with locked(database, held.session_id):
+        waits = journal.writer.submit(entry_of(held))
+        goes_on = await resolved([journal.writer.submit(entry_of(free, "goes"))])
+        goes_on += await resolved([journal.writer.submit(entry_of(free, "on", 2))])
+        was_waiting = not waits.done()
+    [written] = await resolved([waits])
+
+    assert {type(outcome) for outcome in (*goes_on, written)} == {Appended}
+    assert was_waiting
+    assert (await deltas(database, held), await deltas(database, free)) == (["x"], ["goes", "on"])
+
+
+async def test_entry_whose_first_commit_is_still_under_way_elsewhere_is_written_once(
+    database: Database, journal: Journal
+) -> None:
+    claim = await claimed(journal)
+    entry = entry_of(claim)
+
+    async with database.transaction() as lost:
+        [kept] = await append(lost, [entry])
+        outcome = journal.writer.submit(entry)
+        await resolved([journal.writer.submit(entry_of(await claimed(journal)))])
+        was_waiting = not outcome.done()
+    [found] = await resolved([outcome])
+
+    assert was_waiting
+    assert isinstance(found, Appended)
+    assert kept is not None
+    assert (found.last_seq, found.bodies) == (kept.last_seq, None)
     assert await deltas(database, claim) == ["x"]
 
 

@@ -50,15 +50,13 @@ class Vendors:
 
     def asked(self, vendor: str) -> list[Any]:
         """Return the bodies that a vendor was sent, oldest first."""
-        if vendor == "gemini":
-            return [request.body for request in self.gemini.requests]
-        return self.anthropic.bodies if vendor == "anthropic" else self.openai.bodies
+        found: list[Any] = getattr(self, vendor).bodies
+        return found
 
     @property
     def rejected(self) -> Sequence[str]:
         """Why vendors refused requests."""
-        refused = [request.rejected for request in self.gemini.requests if request.rejected]
-        return [*self.anthropic.rejected, *self.openai.rejected, *refused]
+        return [*self.anthropic.rejected, *self.openai.rejected, *self.gemini.rejected]
 
     async def open(self, vendor: str) -> str:
         """Open a session on a vendor's model, told by the model's name alone; return its path."""

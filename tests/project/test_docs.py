@@ -15,6 +15,7 @@ from sqlalchemy import Table
 from app import telemetry
 from app.agent.budget import Meter
 from app.api import documents, problems
+from app.copies.document import ExportedOptions, ExportedSession, ExportedTurn
 from app.db.tables import metadata
 from app.journal.types import EVENTS, RESERVED
 from app.main import create_app
@@ -191,6 +192,13 @@ def test_every_log_line_is_in_its_page_with_its_level() -> None:
     }
 
     assert told == written
+
+
+def test_members_of_an_export_are_in_its_page_and_none_that_is_gone() -> None:
+    told = {quoted(row[0])[0]: set(quoted(row[1])) for row in rows(section(API, "Copies of sessions"))}
+
+    assert told["session"] == {*ExportedSession.model_fields, *ExportedOptions.model_fields}
+    assert told["turns"] == {*ExportedTurn.model_fields}
 
 
 def test_links_lead_somewhere() -> None:

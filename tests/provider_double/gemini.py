@@ -125,6 +125,16 @@ class GeminiDouble:
         """What was asked, oldest first."""
         return list(self._ledger.records)
 
+    @property
+    def bodies(self) -> list[Any]:
+        """What was asked, parsed."""
+        return [record.body for record in self._ledger.records]
+
+    @property
+    def rejected(self) -> list[str]:
+        """Why requests were refused as invalid."""
+        return [record.rejected for record in self._ledger.records if record.rejected]
+
     def play(self, *given: scripts.Script) -> None:
         """Queue scripts, one per request."""
         self._queue.extend(given)

@@ -4,6 +4,7 @@ The behaviours of `test_behaviours.py` are claims about every adapter; what diff
 reasoning and tool calls of `scripts` are played by every double as they are.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -75,10 +76,11 @@ class Stage:
         """Return the regular end."""
         return scripts.finish(self.reasons[reason], usage=usage)
 
-    def reasoned_calls(self, *call_ids: str) -> Script:
-        """Return an answer that thinks, speaks, and calls `datetime` once for each id."""
-        calls = [scripts.tool_call("datetime", {}, index=index, call_id=call_id) for index, call_id in enumerate(call_ids)]
-        return [scripts.reasoning(THOUGHT), scripts.text("Let me", " look."), *calls, self.finish("tool_use")]
+    def reasoned_calls(self, *call_ids: str, tools: Sequence[str] = (), usage: Any = scripts.DEFAULT_USAGE) -> Script:
+        """Return an answer that thinks, speaks, and calls a tool for each id: `datetime` where none are named."""
+        named = zip(call_ids, tools or ["datetime"] * len(call_ids), strict=True)
+        calls = [scripts.tool_call(tool, {}, index=index, call_id=call_id) for index, (call_id, tool) in enumerate(named)]
+        return [scripts.reasoning(THOUGHT), scripts.text("Let me", " look."), *calls, self.finish("tool_use", usage)]
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,11 +93,13 @@ class WiredStage(Stage):
     """What a stage with a wire has besides.
 
     Args:
+        base_url: the double's, once the stage is entered.
         crash, overflow_inside, busy_inside, locked_out_inside: errors inside a 200: a fault, a transcript that is too long,
             too many requests, refused credentials.
         overflow: the answer to a transcript that is too long.
     """
 
+    base_url: str
     crash: ClassVar[scripts.Event]
     overflow_inside: ClassVar[scripts.Event]
     busy_inside: ClassVar[scripts.Event]
@@ -179,10 +183,11 @@ class CompatibleStage(WiredStage):
 
     async def __aenter__(self) -> Self:
         await self._double.reset()
+        self.base_url = self._double.base_url
         return self
 
     def adapter(self, deadlines: Deadlines | None = None) -> Adapter:
-        return OpenAICompatible(self._double.base_url, KEY, deadlines=deadlines)
+        return OpenAICompatible(self.base_url, KEY, deadlines=deadlines)
 
     async def play(self, *answers: Script) -> None:
         await self._double.play(*answers)
@@ -210,8 +215,15 @@ class LoopStage(WiredStage):
     async def play(self, *answers: Script) -> None:
         self._running.play(*answers)
 
+    async def bodies(self) -> list[Any]:
+        return self._running.bodies
+
+    async def rejected(self) -> list[str]:
+        return self._running.rejected
+
     async def __aenter__(self) -> Self:
         await self._running.__aenter__()
+        self.base_url = self._running.base_url
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -237,13 +249,7 @@ class AnthropicStage(LoopStage):
         super().__init__(self._double)
 
     def adapter(self, deadlines: Deadlines | None = None) -> Adapter:
-        return Anthropic(self._double.base_url, KEY, deadlines=deadlines)
-
-    async def bodies(self) -> list[Any]:
-        return self._double.bodies
-
-    async def rejected(self) -> list[str]:
-        return self._double.rejected
+        return Anthropic(self.base_url, KEY, deadlines=deadlines)
 
     async def hung_up(self) -> bool:
         return await self._double.closed_by_client.wait()
@@ -271,13 +277,7 @@ class OpenAIStage(LoopStage):
         super().__init__(self._double)
 
     def adapter(self, deadlines: Deadlines | None = None) -> Adapter:
-        return OpenAI(self._double.base_url, KEY, deadlines=deadlines)
-
-    async def bodies(self) -> list[Any]:
-        return self._double.bodies
-
-    async def rejected(self) -> list[str]:
-        return self._double.rejected
+        return OpenAI(self.base_url, KEY, deadlines=deadlines)
 
     async def hung_up(self) -> bool:
         return (await self._double.ledger.wait(1, "ended")).closed_by_client_at is not None
@@ -308,13 +308,7 @@ class GeminiStage(LoopStage):
         super().__init__(self._double)
 
     def adapter(self, deadlines: Deadlines | None = None) -> Adapter:
-        return Gemini(self._double.base_url, KEY, deadlines=deadlines)
-
-    async def bodies(self) -> list[Any]:
-        return [record.body for record in self._double.requests]
-
-    async def rejected(self) -> list[str]:
-        return [record.rejected for record in self._double.requests if record.rejected]
+        return Gemini(self.base_url, KEY, deadlines=deadlines)
 
     async def hung_up(self) -> bool:
         return (await self._double.ended(1)).closed_by_client_at is not None
@@ -322,12 +316,12 @@ class GeminiStage(LoopStage):
     def refusal(self, status: int, retry_after: str | None = None) -> scripts.Status:
         return gemini.refusal(status, "UNAVAILABLE", retry_after=retry_after)
 
-    def reasoned_calls(self, *call_ids: str) -> Script:
+    def reasoned_calls(self, *call_ids: str, tools: Sequence[str] = (), usage: Any = scripts.DEFAULT_USAGE) -> Script:
         """Return the answer with its first call signed, as the vendor signs it."""
-        first, *others = call_ids
-        calls = [gemini.call("datetime", {}, call_id=first, signature=gemini.SIGNATURE)]
-        calls += [gemini.call("datetime", {}, call_id=call_id) for call_id in others]
-        return [scripts.reasoning(THOUGHT), scripts.text("Let me", " look."), *calls, self.finish()]
+        named = zip(call_ids, tools or ["datetime"] * len(call_ids), strict=True)
+        signatures = itertools.chain([gemini.SIGNATURE], itertools.repeat(None))
+        calls = [gemini.call(tool, {}, call_id=call_id, signature=next(signatures)) for call_id, tool in named]
+        return [scripts.reasoning(THOUGHT), scripts.text("Let me", " look."), *calls, self.finish(usage=usage)]
 
     def usage(self, fresh: int, cached: int, output: int) -> Any:
         prompt = {"promptTokenCount": fresh + cached, "cachedContentTokenCount": cached}

@@ -1,0 +1,90 @@
+"""A new version goes in node by node, under load."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import httpx2
+import pytest
+
+from tests.journeys.follower import Follower
+from tests.provider_double.client import ProviderDouble
+from tests.service import Service
+
+pytestmark = pytest.mark.anyio
+
+CLIENTS = 6
+TURN_TOKENS, TOKENS_A_SECOND = 120, 60
+AGAIN_SECONDS = 0.02
+ALL_SECONDS = 60.0
+
+
+@dataclass
+class Balancer:
+    """The nodes that take traffic, as what stands in front of them knows it."""
+
+    nodes: list[Service] = field(default_factory=list)
+    statuses: set[int] = field(default_factory=set)
+
+    async def post(self, path: str, key: str, prompt: str) -> dict[str, str]:
+        """Post a prompt until a node answers; what clients see but for lost connections is kept."""
+        headers = {"Prefer": "respond-async", "Idempotency-Key": key}
+        while True:
+            for node in list(self.nodes):
+                try:
+                    answer = await node.client.post(path, json={"prompt": prompt}, headers=headers)
+                except httpx2.TransportError:
+                    continue
+                self.statuses.add(answer.status_code)
+                started: dict[str, str] = answer.json()
+                return started
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def follow(self, follower: Follower, turns: int) -> None:
+        """Read a session's events until so many of its turns have ended, coming back as often as needed."""
+        while follower.count("turn_completed") < turns:
+            for node in list(self.nodes):
+                await follower.follow(node, until=["turn_completed"])
+                break
+            await asyncio.sleep(AGAIN_SECONDS)
+
+
+@pytest.fixture
+async def slow_double() -> AsyncIterator[ProviderDouble]:
+    """A provider that takes two seconds for an answer, longer than a node that stops waits for one."""
+    async with ProviderDouble(tokens=TURN_TOKENS, token_rate=TOKENS_A_SECOND) as running:
+        yield running
+        assert (await running.counts()).rejected == 0
+
+
+async def test_rolling_restart_under_load_loses_nothing_and_clients_see_reconnects_alone(
+    serve: Callable[..., Awaitable[Service]], slow_double: ProviderDouble
+) -> None:
+    settings = {"SURICATE_OPENAI_COMPATIBLE_BASE_URL": slow_double.base_url}
+    balancer = Balancer([await serve(**settings), await serve(**settings)])
+    followers = [Follower((await balancer.nodes[0].create())["session_id"]) for _ in range(CLIENTS)]
+    is_rolled = asyncio.Event()
+
+    async def converse(follower: Follower) -> int:
+        turns = 0
+        while not is_rolled.is_set():
+            turns += 1
+            await balancer.post(f"/v1/sessions/{follower.session_id}/turns", f"key-{turns}", f"Question {turns}")
+            await balancer.follow(follower, turns)
+        return turns
+
+    async with asyncio.timeout(ALL_SECONDS), asyncio.TaskGroup() as tasks:
+        talks = [tasks.create_task(converse(follower)) for follower in followers]
+        for _ in range(2):
+            await asyncio.gather(*(follower.saw(20) for follower in followers))
+            balancer.nodes.append(await serve(**settings))
+            await balancer.nodes.pop(0).terminate()
+        is_rolled.set()
+
+    assert balancer.statuses == {202}
+    resumed = 0
+    for follower, talk in zip(followers, talks, strict=True):
+        follower.assert_saw_everything(await balancer.nodes[0].log_of(follower.session_id))
+        assert follower.count("turn_started") == talk.result() == follower.count("turn_completed")
+        resumed += follower.count("turn_resumed")
+    assert resumed > 0
