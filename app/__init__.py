@@ -8,6 +8,7 @@ F4  copies                       forks of sessions, exports, and sessions made o
     agent                        the loop: one attempt at a turn; steps, tool calls, transcripts
 F3  idempotency                  what a repeated POST gets
     catalog  realms  expiry      lists of sessions; a realm's configuration; ephemeral ones, which go after their last turn
+    nodes                        the processes on the database, and which of them are to drain
     history  sessions            what was said; open, read, change, archive, erase one session
     hooks                        who is asked on a turn's way, and may deny or change
     providers  tools             model vendors; what models may call

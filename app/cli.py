@@ -50,7 +50,7 @@ def serve(host: Host = None, port: Port = None) -> None:
     server = Server(
         Config(app, send_timeout_seconds=settings.sse_send_timeout_seconds),
         on_ready=lambda: _greet(address),
-        on_stop=lambda: app.state.rooms.drain() if hasattr(app.state, "rooms") else None,
+        on_stop=lambda: app.state.rooms.pool.close() if hasattr(app.state, "rooms") else None,
     )
     try:
         server.run(sockets=[sock])
@@ -92,7 +92,7 @@ async def _work(settings: Settings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with open_rooms(settings):
+    async with open_rooms(settings, "worker"):
         typer.echo("Suricate runs turns. Ctrl-C stops it.")
         await stopped.wait()
 

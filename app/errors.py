@@ -3,7 +3,7 @@
     SuricateError
     ├── Refused                 a request was refused; nothing of it was kept
     │   ├── InvalidRequest  MalformedJson  UnsupportedMediaType  BodyTooLarge  HeadersTooLarge  InvalidCursor
-    │   ├── SessionNotFound  TurnNotFound  RouteNotFound  MethodNotAllowed
+    │   ├── SessionNotFound  TurnNotFound  NodeNotFound  RouteNotFound  MethodNotAllowed
     │   ├── SessionBusy  SessionNotRunning  SessionArchived  SessionExists  TurnNotQueued  ToolCallNotPending
     │   ├── IdempotencyKeyReused  IdempotencyInProgress  ConfigConflict
     │   └── CapabilityUnavailable  SessionPersistenceDisabled  SessionCompactionDisabled
@@ -91,6 +91,15 @@ class TurnNotFound(Refused):
 
     def __init__(self) -> None:
         super().__init__("No such turn in this session.")
+
+
+class NodeNotFound(Refused):
+    """No such node: never was, has stopped in order, or was not seen for so long that it was forgotten."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("No such node.")
 
 
 class RouteNotFound(Refused):

@@ -39,6 +39,7 @@ class Kept:
     """What the first request left.
 
     Args:
+        session_id: empty where the request was about none.
         turn_id: the turn to join; None where `response` is the whole answer or no turn was started.
         response: the answer's JSON body; None where the turn, or the session alone, makes it.
     """
@@ -73,7 +74,7 @@ async def begin(tx: Transaction, request: Request | None) -> Kept | None:
 
 
 async def keep(
-    tx: Transaction, request: Request | None, *, session_id: str, turn_id: str | None = None, response: Any = None
+    tx: Transaction, request: Request | None, *, session_id: str | None, turn_id: str | None = None, response: Any = None
 ) -> None:
     """Leave for repeats what this request has done; it commits with the effect."""
     if request is None:
@@ -118,7 +119,7 @@ async def _find(tx: Transaction, request: Request) -> Kept | None:
         raise IdempotencyKeyReused("This key came before with another body; use a new key for a new request.")
     turn_id, response = row["turn_id"], row["response"]
     return Kept(
-        str(row["session_id"]),
+        str(row["session_id"] or ""),
         None if turn_id is None else str(turn_id),
         None if response is None else orjson.loads(response),
     )

@@ -4,10 +4,13 @@ Shutting down: not ready → no new claims → readers told (`stream_draining`) 
 """
 
 import asyncio
+import os
 import signal
+import socket
+import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import structlog
@@ -18,16 +21,29 @@ from app import ids
 from app.agent.loop import Limits
 from app.agent.points import Panel
 from app.agent.step import RetryPolicy
-from app.api import compaction, copies, documents, events, problems, realm, service, sessions, tool_results, turns
+from app.api import (
+    compaction,
+    copies,
+    documents,
+    events,
+    nodes,
+    problems,
+    realm,
+    service,
+    sessions,
+    tool_results,
+    turns,
+)
 from app.api.dependencies import House
 from app.api.front import Front
 from app.db import embedded
 from app.db.engine import Database
-from app.db.migrate import migrate
+from app.db.migrate import ROOT, migrate
 from app.errors import StartupError
 from app.hooks import background, configuration
 from app.hooks.registry import Registry as Hooks
 from app.journal.journal import Journal
+from app.nodes import Kind, Node
 from app.pace import Pace
 from app.providers import anthropic, gemini, openai
 from app.providers.anthropic import Anthropic
@@ -59,32 +75,21 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Rooms:
-    """What one process works with, opened.
-
-    Args:
-        is_draining: set once the process is told to stop.
-    """
+    """What one process works with, opened."""
 
     journal: Journal
     pool: Pool
     providers: Providers
     tools: Registry
     hooks: Hooks
-    is_draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     def readiness(self) -> Mapping[str, bool]:
         """Tell what must be so for traffic to come here."""
         return {
             "leases": self.pool.keeper.is_trusted,
             "listener": self.journal.wakeups.is_listening,
-            "open": not self.is_draining.is_set(),
+            "open": not self.pool.is_draining,
         }
-
-    def drain(self) -> None:
-        """Begin to stop: not ready, no new claims; whoever holds the rooms closes them next."""
-        self.is_draining.set()
-        self.pool.close()
-        self.journal.subscriptions.stop()
 
 
 @asynccontextmanager
@@ -110,7 +115,7 @@ async def _stop_without(server: embedded.Server) -> None:
 
 
 @asynccontextmanager
-async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
+async def open_rooms(settings: Settings, kind: Kind) -> AsyncIterator[Rooms]:
     """Open everything but the door, in order; close it in reverse.
 
     Raises:
@@ -126,11 +131,12 @@ async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
         if settings.database_url is None:
             async with database.connection() as db:
                 await claims.expire_all(db)
-        rooms = await _build(settings, database, stack)
+        rooms = await _build(settings, _node(settings, kind), database, stack)
+        await rooms.pool.keeper.join()
+        stack.push_async_callback(rooms.pool.keeper.leave)
         background = await stack.enter_async_context(_background(rooms))
         stack.callback(background.cancel)
-        stack.push_async_callback(rooms.pool.drain, settings.shutdown_grace_seconds)
-        stack.callback(rooms.drain)
+        stack.push_async_callback(rooms.pool.drain)
         yield rooms
 
 
@@ -163,7 +169,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with open_rooms(settings) as rooms:
+            async with open_rooms(settings, "serve") as rooms:
                 app.state.rooms = rooms
                 app.state.house = _house(settings, rooms)
                 yield
@@ -180,7 +186,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False},
         redoc_url=None,
     )
-    for room in (sessions, compaction, copies, turns, tool_results, events, realm, service):
+    for room in (sessions, compaction, copies, turns, tool_results, events, realm, nodes, service):
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)
@@ -188,10 +194,15 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _build(settings: Settings, database: Database, stack: AsyncExitStack) -> Rooms:
-    node_id = ids.node_id()
+def _node(settings: Settings, kind: Kind) -> Node:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    where = socket.gethostname(), os.getpid()
+    return Node(ids.node_id(), settings.lease_seconds, kind, version, *where, settings.max_live_turns)
+
+
+async def _build(settings: Settings, node: Node, database: Database, stack: AsyncExitStack) -> Rooms:
     pace = Pace(settings.delta_interval_ms / 1000)
-    journal = Journal(database, node_id, pace=pace)
+    journal = Journal(database, node.id, pace=pace)
     providers = await _providers(settings, pace, stack)
     tools = await _tools(settings, stack)
     limits = Limits(
@@ -206,7 +217,7 @@ async def _build(settings: Settings, database: Database, stack: AsyncExitStack) 
     hooks = _hooks(settings, stack)
     panel = Panel(hooks, await stack.enter_async_context(background.opened()))
     bench = Bench(journal, providers, tools, limits, panel)
-    pool = Pool(bench, node_id, lease_seconds=settings.lease_seconds, max_live_turns=settings.max_live_turns)
+    pool = Pool(bench, node, grace_seconds=settings.shutdown_grace_seconds)
     return Rooms(journal, pool, providers, tools, hooks)
 
 

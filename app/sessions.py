@@ -57,7 +57,11 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One session as its row has it, with the node that runs its live turn."""
+    """One session as its row has it.
+
+    Args:
+        instance_id: the node that holds its live turn; None where nobody does.
+    """
 
     id: SessionId
     created_at: datetime
@@ -109,7 +113,8 @@ COLUMNS = """s.id, s.created_at, s.updated_at, s.archived_at, s.title, s.labels,
 s.message_count, s.turn_count, s.queued_turns, s.current_turn_id, s.kept_prompt, s.is_system_prompt_due,
 s.last_assistant_text, s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.config_generation,
 s.is_ephemeral, s.spent_tokens, s.running_ms, s.tool_call_count, s.summed_up_to"""
-_OWNER = "(SELECT owner FROM turns t WHERE t.session_id = s.id AND t.id = s.current_turn_id) AS owner"
+_OWNER = """(SELECT CASE WHEN lease_expires_at <= clock_timestamp() THEN NULL ELSE owner END FROM turns t
+ WHERE t.session_id = s.id AND t.id = s.current_turn_id) AS owner"""
 _BY_ID = "FROM sessions s WHERE s.realm_id = $1 AND s.id = $2"
 
 

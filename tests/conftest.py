@@ -77,12 +77,12 @@ async def double() -> AsyncIterator[ProviderDouble]:
 
 @pytest.fixture
 async def serve(database_url: str, tmp_path: Path) -> AsyncIterator[Callable[..., "asyncio.Future[Service]"]]:
-    """Start servers on one fresh database: `await serve(SURICATE_LEASE_SECONDS="2")`; all are ended after the test."""
+    """Start nodes on one fresh database: `await serve(SURICATE_LEASE_SECONDS="2")`; all are ended after the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(**settings: str) -> Service:
+        async def start(command: str = "serve", **settings: str) -> Service:
             return await stack.enter_async_context(
-                Service.started(tmp_path, {"SURICATE_DATABASE_URL": database_url} | settings)
+                Service.started(tmp_path, {"SURICATE_DATABASE_URL": database_url} | settings, command)
             )
 
         yield start  # type: ignore[misc] # a coroutine function is a callable of awaitables

@@ -30,7 +30,7 @@ class Frame:
 
 @dataclass
 class Service:
-    """A running server. `client` speaks to it; the log is at `log`."""
+    """A running server. `client` speaks to it; the log is at `log`. A worker has no address."""
 
     process: asyncio.subprocess.Process
     base_url: str
@@ -44,7 +44,7 @@ class Service:
     @classmethod
     @asynccontextmanager
     async def started(cls, folder: Path, settings: Mapping[str, str], command: str = "serve") -> AsyncIterator["Service"]:
-        """Start `suricate serve` with settings and wait until it says where it listens; killed at the end of the block."""
+        """Start `suricate serve`, or `worker`, with settings and wait until it works; killed at the end of the block."""
         number = len(list(folder.glob("suricate-*.log")))
         log = folder / f"suricate-{number}.log"
         env = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT), "SURICATE_PORT": "0"}
@@ -140,7 +140,7 @@ async def _address(process: asyncio.subprocess.Process, log: Path) -> str:
     assert process.stdout is not None
     async with asyncio.timeout(START_SECONDS):
         async for line in process.stdout:
-            match = re.search(rb"listens on (\S+)", line)
+            match = re.search(rb"listens on (\S+)|runs turns", line)
             if match:
-                return match[1].decode()
+                return (match[1] or b"").decode()
     raise AssertionError(f"the server did not start: {log.read_text()}")

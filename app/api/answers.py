@@ -80,7 +80,7 @@ async def _tell_session(house: House, accepted: Accepted, first: turn.Turn | Non
 
 
 async def _wait(house: House, session_id: str, turn_id: str, after: int, seconds: float) -> None:
-    """Return when a turn is over, when the time is up, or when this node shuts down."""
+    """Return when a turn is over, when the time is up, or when this node drains."""
     which = Filter(types=TERMINAL, turn_id=turn_id)
     with house.journal.subscriptions.open(session_id, after=after, which=which) as subscription:
         try:

@@ -6,7 +6,7 @@ Who can end a stream, and what its reader sees:
     the session is archived      `session_archived`, then the end; a reconnect that has everything gets 204
     the session is erased        the end; a reconnect gets 404
     a turn's stream, its end     the turn's terminal event, then the end; a reconnect that has everything gets 204
-    this node shuts down         `stream_draining` without id, then the end; a reconnect goes on elsewhere
+    this node stops or drains    `stream_draining` without id, then the end; a reconnect goes on elsewhere
     the database is away         the end; a reconnect goes on from the last id
     the reader does not read     cut off after the send timeout; a reconnect goes on from the last id
 

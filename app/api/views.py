@@ -182,6 +182,28 @@ class ModelList(BaseModel):
     open_providers: list[Name]
 
 
+class NodeView(BaseModel):
+    """A process on the database; null is not known, of one that holds turns and has no row."""
+
+    instance_id: str
+    kind: Literal["serve", "worker"] | None
+    version: str | None
+    host: str | None
+    pid: int | None
+    status: Literal["ready", "draining", "lost"]
+    started_at: str | None
+    seen_at: str | None
+    lease_age_seconds: float | None
+    live_turns: int
+    max_live_turns: int | None
+
+
+class NodeList(BaseModel):
+    """All nodes, the oldest first."""
+
+    nodes: list[NodeView]
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 

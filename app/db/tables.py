@@ -155,6 +155,27 @@ turns = Table(
     postgresql_with={"fillfactor": "70"},
 )
 
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="what `turns.owner` names"),
+    Column("kind", Text, nullable=False, comment="serve or worker"),
+    Column("version", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("max_live_turns", Integer, nullable=False),
+    Column("started_at", _AT, nullable=False),
+    Column("seen_at", _AT, nullable=False, comment="its last renewal"),
+    Column("lease_expires_at", _AT, nullable=False, comment="judged by the database's clock"),
+    Column(
+        "is_draining",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="set by an operator, or by the node that stops",
+    ),
+)
+
 messages = Table(
     "messages",
     metadata,

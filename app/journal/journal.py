@@ -83,7 +83,7 @@ class Journal:
         )
 
     def watch(self, watcher: Callable[[str, int | None], None]) -> None:
-        """Be told when another hand than the writer has written to a session.
+        """Be told when another hand than the writer has written to a session, and of what `rouse` is called for.
 
         Args:
             watcher: called with the session's id and its fence after that; None where only another node knows it.
@@ -93,8 +93,12 @@ class Journal:
     def forget(self, session_id: str) -> None:
         """Tell readers, here and elsewhere, that a session has been erased."""
         self.subscriptions.advance(session_id, None)
-        self.wakeups.tell(session_id, 0)
-        self._tell_watchers(session_id, None)
+        self.rouse(session_id)
+
+    def rouse(self, session_or_node_id: str) -> None:
+        """Make watchers, here and elsewhere, look: a session was erased or given back, or a node's row has changed."""
+        self.wakeups.tell(session_or_node_id, 0)
+        self._tell_watchers(session_or_node_id, None)
 
     def _publish(self, appended: Appended) -> None:
         self.subscriptions.publish(appended)

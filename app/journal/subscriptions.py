@@ -100,7 +100,7 @@ class Subscription:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether reading ended because this process shuts down."""
+        """Whether reading ended because this node drains."""
         return self._all.is_stopped
 
     @property
@@ -111,9 +111,8 @@ class Subscription:
     async def read(self, *, follow: bool = True) -> AsyncGenerator[list[Shown], None]:
         """Yield what passes the filter after the cursor, oldest first, in batches that are never empty.
 
-        Ends when everything was yielded and the session is archived or gone, or this process stops; without `follow`, at the
-        head. Never waits with
-        an empty batch in hand, so a caller may stop it between two.
+        Ends when everything was yielded and the session is archived or gone, or this node drains; without `follow`, at the
+        head. Never waits with an empty batch in hand, so a caller may stop it between two.
 
         Raises:
             StoreUnavailable: the table could not be read; the cursor stands where the last batch ended.
@@ -206,9 +205,13 @@ class Subscriptions:
             self.advance(session_id, None)
 
     def stop(self) -> None:
-        """End every reading at the head: this process is shutting down."""
+        """End every reading at the head, those to come too: this node drains."""
         self.is_stopped = True
         self.look_again()
+
+    def resume(self) -> None:
+        """Let readings last again."""
+        self.is_stopped = False
 
     def lag(self) -> int:
         """How many events the slowest reader is behind."""

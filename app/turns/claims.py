@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app import clock, sessions
+from app import clock, nodes, sessions
 from app.agent.budget import Used
-from app.db.engine import Connection
+from app.db.engine import Connection, Row
 from app.messages import NO_USAGE, Message, Usage
+from app.nodes import Node
 from app.sessions import Options, Session
 from app.turns.turn import Turn
 
@@ -118,20 +119,36 @@ WITH locked AS (
 """Turns that are held, locked in the order in which the journal locks them, so that neither waits for the other in a circle."""
 
 
-async def renew(db: Connection, node_id: str, lease_seconds: float, claims: Sequence[Claim]) -> set[str]:
-    """Renew leases, all in one statement.
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a node learns when it renews.
 
-    Returns:
-        The ids of the turns that are held still; of the others the attempt must stop.
+    Args:
+        kept: the ids of the turns that it holds still; of the others the attempt must stop.
+        is_draining: whether its row says that it is to drain.
     """
-    rows = await db.fetch(
-        f"""{_LOCKED} UPDATE turns t SET lease_expires_at = {LEASE_UNTIL.format("$5::float8")} FROM locked l
-            WHERE t.session_id = l.session_id AND t.id = l.id RETURNING t.id""",
+
+    kept: frozenset[str]
+    is_draining: bool
+
+
+async def renew(db: Connection, node: Node, claims: Sequence[Claim], *, is_stopping: bool = False) -> Renewal:
+    """Renew a node's leases and its own row, all in one statement.
+
+    Args:
+        is_stopping: whether the node is about to leave; its row says then that it drains.
+    """
+    row: Row = await db.fetchrow(
+        f"""{_LOCKED}, renewed AS (
+              UPDATE turns t SET lease_expires_at = {LEASE_UNTIL.format("$5::float8")} FROM locked l
+              WHERE t.session_id = l.session_id AND t.id = l.id RETURNING t.id
+            ), seen AS ({nodes.SEEN.format(lease_until=LEASE_UNTIL.format("$5::float8"))})
+            SELECT is_draining, ARRAY(SELECT id FROM renewed) AS kept FROM seen""",
         *_columns(claims),
-        node_id,
-        lease_seconds,
+        *node.columns,
+        is_stopping,
     )
-    return {str(row["id"]) for row in rows}
+    return Renewal(frozenset(str(turn_id) for turn_id in row["kept"]), row["is_draining"])
 
 
 async def release(db: Connection, node_id: str, claims: Sequence[Claim]) -> None:
@@ -146,6 +163,7 @@ async def release(db: Connection, node_id: str, claims: Sequence[Claim]) -> None
 
 async def expire_all(db: Connection) -> None:
     """Let every lease run out now: for a database that only this process can reach, where no other holder can be alive."""
+    await nodes.forget_all(db)
     await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp() WHERE status IN ('running', 'waiting')")
 
 

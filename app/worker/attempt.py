@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 
 class HandedOver(Exception):
-    """The attempt has reached a safe point while its node is shutting down."""
+    """The attempt has reached a safe point while its node drains."""
 
 
 class Attempt:
@@ -50,7 +50,7 @@ class Attempt:
 
     Args:
         spawn: starts a task that may outlive the attempt.
-        is_draining: whether the node is shutting down, asked at each safe point.
+        is_draining: whether the node drains, asked at each safe point.
         stop: ends this attempt at once; called when the log has refused it.
     """
 
@@ -80,7 +80,7 @@ class Attempt:
         """Carry the turn to its end, or as far as this attempt may.
 
         Raises:
-            HandedOver: the node is shutting down and the turn is at a safe point.
+            HandedOver: the node drains and the turn is at a safe point.
         """
         try:
             await self._carry_turn()

@@ -1,11 +1,11 @@
-"""Small regular work that nobody waits for: keys past their time are deleted, and ephemeral sessions past their last turn."""
+"""Small regular work that nobody waits for: old idempotency keys, ephemeral sessions and nodes that are gone are deleted."""
 
 import asyncio
 import random
 
 import structlog
 
-from app import expiry, idempotency
+from app import expiry, idempotency, nodes
 from app.db.engine import Database
 from app.errors import StoreUnavailable
 from app.journal.journal import Journal
@@ -22,10 +22,10 @@ async def sweep_always(database: Database) -> None:
         await asyncio.sleep(SWEEP_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         try:
             async with database.connection() as db:
-                swept = await idempotency.sweep(db)
+                keys, lost = await idempotency.sweep(db), await nodes.sweep(db)
         except StoreUnavailable:
             continue
-        log.info("idempotency_keys_swept", keys=swept)
+        log.info("swept", idempotency_keys=keys, nodes=lost)
 
 
 async def erase_always(journal: Journal, *, grace_seconds: float = expiry.GRACE_SECONDS) -> None:

@@ -5,25 +5,28 @@ trusts a lease only for 0.8 of its term by its own monotonic clock, counted from
 database lets another claim, this node has stopped by itself. And if it has not, because it was frozen and wakes up late, its
 fence is stale and it can write nothing. Clocks only make it stop sooner; the fence makes it safe.
 
-Renewals have a connection of their own, so that no burst of other work can starve them, and all turns of a node are renewed in
-one statement.
+Renewals have a connection of their own, so that no burst of other work can starve them. All turns of a node are renewed in one
+statement with the node's own row, which says whether it is to drain.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
-from app import clock, telemetry
+from app import clock, nodes, telemetry
 from app.db.engine import Connection, Database
 from app.errors import StoreUnavailable
+from app.nodes import Node
 from app.turns import claims
 from app.turns.claims import Claim
 
 TRUSTED_SHARE = 0.8
 RENEWALS_PER_TERM = 3
 CHECKS_PER_TERM = 30
+LEAVE_SECONDS = 2.0  # for the last word to a database that may be frozen
 
 log = structlog.get_logger()
 
@@ -42,19 +45,49 @@ class Keeper:
 
     Args:
         held: what is held now, asked each time.
+        heed: told after each renewal whether this node is to drain.
     """
 
-    def __init__(self, database: Database, node_id: str, lease_seconds: float, held: Callable[[], Iterable[Held]]) -> None:
+    def __init__(
+        self, database: Database, node: Node, held: Callable[[], Iterable[Held]], heed: Callable[[bool], None]
+    ) -> None:
         self._database = database
-        self._node_id = node_id
-        self._lease_seconds = lease_seconds
+        self._node = node
+        self._lease_seconds = node.lease_seconds
         self._held = held
+        self._heed = heed
+        self._is_stopping = False
+        self._is_due = asyncio.Event()
         self.renewed_at = clock.monotonic()
 
     @property
     def is_trusted(self) -> bool:
         """Whether renewals have gone through lately."""
         return clock.monotonic() - self.renewed_at < self._lease_seconds * TRUSTED_SHARE
+
+    def hasten(self) -> None:
+        """Renew now: there may be something to learn."""
+        self._is_due.set()
+
+    def announce_stop(self) -> None:
+        """Let the node's row say, soon, that it is about to leave."""
+        self._is_stopping = True
+        self.hasten()
+
+    async def join(self) -> None:
+        """Put this node on the list, before it does anything.
+
+        Raises:
+            StoreUnavailable: the database could not be reached.
+        """
+        async with self._database.connection() as db:
+            await self._renew(db)
+
+    async def leave(self) -> None:
+        """Take this node off the list, when it renews no more; where the database is away, the row shows that it is lost."""
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS), self._database.dedicated("leave") as db:  # a pooled one is not cut short
+                await nodes.leave(db, self._node.id)
 
     async def run(self) -> None:
         """Renew and watch for as long as the process lives."""
@@ -68,22 +101,29 @@ class Keeper:
                 async with self._database.dedicated("leases") as db:
                     while True:
                         await self._renew(db)
-                        await asyncio.sleep(self._lease_seconds / RENEWALS_PER_TERM)
+                        await self._until_due()
             except (StoreUnavailable, TimeoutError) as error:
                 log.warning("lease_renewal_failed", error=str(error.__cause__ or error))
                 await asyncio.sleep(self._lease_seconds / CHECKS_PER_TERM)
+
+    async def _until_due(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._lease_seconds / RENEWALS_PER_TERM):
+                await self._is_due.wait()
+        self._is_due.clear()
 
     async def _renew(self, db: Connection) -> None:
         asked_at = clock.monotonic()
         asked = list(self._held())
         async with asyncio.timeout(self._lease_seconds / RENEWALS_PER_TERM):
-            kept = await claims.renew(db, self._node_id, self._lease_seconds, [held.claim for held in asked])
+            renewal = await claims.renew(db, self._node, [held.claim for held in asked], is_stopping=self._is_stopping)
         for held in asked:
-            if held.claim.turn_id in kept:
+            if held.claim.turn_id in renewal.kept:
                 held.renewed_at = asked_at
             else:
                 held.stop()
         self.renewed_at = asked_at
+        self._heed(renewal.is_draining)
 
     async def _watch(self) -> None:
         while True:

@@ -10,6 +10,7 @@ import structlog
 from app import sessions, telemetry
 from app.agent.calls import Outcome
 from app.errors import StoreUnavailable
+from app.nodes import Node
 from app.turns import claims
 from app.turns.claims import Claim
 from app.worker.attempt import Attempt, HandedOver
@@ -23,32 +24,43 @@ log = structlog.get_logger()
 
 
 class Pool:
-    """Runs up to `max_live_turns` turns of this node; is its `Claimant`."""
+    """Runs up to `max_live_turns` turns of this node; is its `Claimant`.
 
-    def __init__(self, bench: Bench, node_id: str, *, lease_seconds: float, max_live_turns: int) -> None:
-        self.node_id = node_id
-        self.lease_seconds = lease_seconds
-        self.keeper = Keeper(bench.journal.database, node_id, lease_seconds, lambda: self._held.values())
+    Args:
+        grace_seconds: how long turns may go on to a safe point once the node drains.
+    """
+
+    def __init__(self, bench: Bench, node: Node, *, grace_seconds: float) -> None:
+        self.node_id = node.id
+        self.lease_seconds = node.lease_seconds
+        self.keeper = Keeper(bench.journal.database, node, lambda: self._held.values(), self._heed)
         self._bench = bench
-        self._max_live_turns = max_live_turns
+        self._max_live_turns = node.max_live_turns
+        self._grace_seconds = grace_seconds
         self._recovery = Recovery(bench.journal, self)
         self._held: dict[str, Held] = {}
         self._suspects: set[str] = set()
         self._has_suspects = asyncio.Event()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
-        self._is_draining = False
+        self._is_closing = False
+        self._is_told = False
         self._tasks: asyncio.TaskGroup | None = None
         bench.journal.watch(self._on_append)
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether this node takes no turns and lets its readers go: it stops, or an operator has told it to."""
+        return self._is_closing or self._is_told
+
     def has_room(self) -> bool:
         """Tell whether one more turn may be claimed now."""
-        return self._tasks is not None and not self._is_draining and len(self._held) < self._max_live_turns
+        return self._tasks is not None and not self.is_draining and len(self._held) < self._max_live_turns
 
     def take(self, claim: Claim) -> None:
         """Begin an attempt."""
         assert self._tasks is not None
-        if self._is_draining:
+        if self.is_draining:
             self._tasks.create_task(self._release([claim]))
             return
         task = self._tasks.create_task(self._run(claim))
@@ -66,20 +78,42 @@ class Pool:
             tasks.create_task(self._check_suspects())
 
     def close(self) -> None:
-        """Take no more turns; those that run stop at their next safe point."""
-        self._is_draining = True
+        """Drain for good: take no more turns, stop those that run at their next safe point, send readers elsewhere."""
+        self._is_closing = True
+        self._bench.journal.subscriptions.stop()
+        self.keeper.announce_stop()
 
-    async def drain(self, grace_seconds: float) -> None:
-        """Take no more turns, and give back those that run: at a safe point if they reach one in time, else where they are.
+    async def drain(self) -> None:
+        """Close, and give back the turns that run: at a safe point if they reach one in time, else where they are.
 
         Another node goes on with them at once; a step that was cut is asked again.
         """
         self.close()
+        await self._give_back()
+
+    def _heed(self, is_told: bool) -> None:
+        """Drain until told otherwise, or work again."""
+        if self._is_closing or self._is_told == is_told:
+            return
+        self._is_told = is_told
+        if is_told:
+            assert self._tasks is not None
+            log.info("node_drains", node_id=self.node_id)
+            self._bench.journal.subscriptions.stop()
+            self._tasks.create_task(self._give_back())
+        else:
+            log.info("node_works_again", node_id=self.node_id)
+            self._bench.journal.subscriptions.resume()
+            self._recovery.nudge()
+
+    async def _give_back(self) -> None:
         given_back = [held.claim for held in self._held.values()]
         try:
-            async with asyncio.timeout(grace_seconds):
+            async with asyncio.timeout(self._grace_seconds):
                 await self._is_empty.wait()
         except TimeoutError:
+            if not self.is_draining:
+                return
             for held in list(self._held.values()):
                 held.stop()
             with suppress(TimeoutError):
@@ -95,7 +129,7 @@ class Pool:
                 claim,
                 self,
                 spawn=self._spawn,
-                is_draining=lambda: self._is_draining,
+                is_draining=lambda: self.is_draining,
                 stop=lambda: self._stop(claim),
             )
             try:
@@ -134,11 +168,15 @@ class Pool:
                 await claims.release(db, self.node_id, given_back)
         except StoreUnavailable:
             log.warning("handover_lost_database", turns=len(given_back))
+        for claim in given_back:
+            self._bench.journal.rouse(claim.session_id)
 
     def _on_append(self, session_id: str, fence: int | None) -> None:
         """Another hand has written to a session: if it took the fence, the attempt here is over."""
         held = self._held.get(session_id)
-        if held is None:
+        if session_id == self.node_id:
+            self.keeper.hasten()
+        elif held is None:
             if fence is None:
                 self._recovery.nudge()
         elif fence is None:

@@ -114,6 +114,12 @@ MESSAGE: Mapping[str, Check] = {
     "turn_id": maybe(is_id), "created_at": is_time,
 }  # fmt: skip
 
+NODE: Mapping[str, Check] = {
+    "instance_id": is_id, "kind": one_of("serve", "worker"), "version": is_text, "host": is_text, "pid": is_count,
+    "status": one_of("ready", "draining", "lost"), "started_at": is_time, "seen_at": is_time,
+    "lease_age_seconds": lambda value: isinstance(value, float), "live_turns": is_count, "max_live_turns": is_count,
+}  # fmt: skip
+
 _STEP: Mapping[str, Check] = {"step": is_count}
 _CALL: Mapping[str, Check] = {"id": is_text, "name": is_text}
 _HOOK: Mapping[str, Check] = {"hook_id": is_text, "point": is_text}

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from app import history, ids, sessions
+from app import history, ids, nodes, sessions
 from app.db.engine import Database
 from app.journal.entry import Appended
 from app.journal.event import Event
@@ -34,6 +34,11 @@ class Node:
     lease_seconds: float = 30.0
     room: int = 1_000_000
     claims: list[Claim] = field(default_factory=list)
+
+    @property
+    def row(self) -> nodes.Node:
+        """What the list of nodes has of it."""
+        return nodes.Node(self.node_id, self.lease_seconds, "worker", "1", "here", 1, self.room)
 
     def has_room(self) -> bool:
         """Tell whether it takes one more."""

@@ -30,10 +30,10 @@ async def due(database: Database, limit: int = 100) -> list[str]:
         return await claims.due(db, limit)
 
 
-async def renewed(database: Database, node: Node, *held: Claim, seconds: float = 30) -> set[str]:
+async def renewed(database: Database, node: Node, *held: Claim, seconds: float = 30) -> frozenset[str]:
     """Renew."""
     async with database.connection() as db:
-        return await claims.renew(db, node.node_id, seconds, held)
+        return (await claims.renew(db, replace(node.row, lease_seconds=seconds), held)).kept
 
 
 async def test_claim_lasts_for_the_nodes_lease(database: Database, journal: Journal) -> None:
@@ -139,4 +139,5 @@ async def test_at_the_start_of_a_lone_server_every_lease_runs_out(database: Data
         await claims.expire_all(db)
 
     assert await due(database) == [live.session_id]
-    assert (await read_session(database, live.session_id)).instance_id == node.node_id
+    assert (await read_turn(database, live.session_id, live.turn_id)).owner == node.node_id
+    assert (await read_session(database, live.session_id)).instance_id is None

@@ -11,6 +11,7 @@ from app.agent.loop import Limits
 from app.agent.step import RetryPolicy
 from app.db.engine import Database
 from app.journal.journal import Journal
+from app.nodes import Node
 from app.providers.base import Provider
 from app.tools.base import Tool
 from app.tools.registry import Registry
@@ -57,6 +58,7 @@ class Traits:
     """What nodes differ in."""
 
     lease_seconds: float = 30.0
+    grace_seconds: float = 5.0
     max_live_turns: int = 100
     has_wakeups: bool = False
     interval_seconds: float = 0.0
@@ -73,7 +75,8 @@ async def node(
     """Run a node for the length of the block; at its end it dies as if it were killed: nothing is handed over."""
     journal = journal_on(database, interval_seconds=traits.interval_seconds)
     bench = Bench(journal, {"played": provider}, Registry(tools), traits.limits)
-    pool = Pool(bench, ids.node_id(), lease_seconds=traits.lease_seconds, max_live_turns=traits.max_live_turns)
+    row = Node(ids.node_id(), traits.lease_seconds, "worker", "1", "here", 1, traits.max_live_turns)
+    pool = Pool(bench, row, grace_seconds=traits.grace_seconds)
     works = [journal.writer.run(), pool.run()]
     if traits.has_wakeups:
         works.append(journal.wakeups.run())

@@ -8,6 +8,7 @@ from app import expiry, idempotency, ids, sessions
 from app.db.engine import Database
 from app.idempotency import Request
 from app.journal.journal import Journal
+from app.turns import claims
 from app.worker import housekeeping
 from tests.journal.ledger import LIMIT_SECONDS, Node, open_session, running, start
 from tests.turns.acts import completed
@@ -15,7 +16,7 @@ from tests.turns.acts import completed
 pytestmark = pytest.mark.anyio
 
 
-async def test_keys_past_their_time_are_swept_and_the_others_stay(
+async def test_keys_and_nodes_past_their_time_are_swept_and_the_others_stay(
     database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "SWEEP_SECONDS", 0.01)
@@ -24,9 +25,11 @@ async def test_keys_past_their_time_are_swept_and_the_others_stay(
             await idempotency.keep(tx, Request.of("/v1/sessions", key, {}), session_id=ids.session_id())
     async with database.connection() as db:
         await db.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE key = 'old'")
+        await claims.renew(db, Node().row, [])
+        await db.execute("UPDATE nodes SET seen_at = now() - interval '2 hours'")
 
         async with running(housekeeping.sweep_always(database)), asyncio.timeout(LIMIT_SECONDS):
-            while await db.fetchval("SELECT count(*) FROM idempotency_keys") == 2:
+            while await db.fetchval("SELECT (SELECT count(*) FROM idempotency_keys) + (SELECT count(*) FROM nodes)") > 1:
                 await asyncio.sleep(0.002)
 
         assert await db.fetchval("SELECT key FROM idempotency_keys") == "new"

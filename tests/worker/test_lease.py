@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from app import clock, telemetry
+from app import clock, nodes, telemetry
 from app.db.engine import Database
 from app.journal.journal import Journal
 from app.turns import takeover
 from app.turns.claims import Claim
+from app.worker import lease
 from app.worker.lease import TRUSTED_SHARE, Held, Keeper
 from tests.journal.cable import Cable, cable_to
 from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, running
@@ -24,11 +25,12 @@ LEASE_SECONDS = 0.6
 
 @dataclass
 class Hands:
-    """What a node holds, and when it was told to stop."""
+    """What a node holds, when it let go of it, and what it heard of draining."""
 
     node: Node = field(default_factory=lambda: Node(lease_seconds=LEASE_SECONDS))
     held: list[Held] = field(default_factory=list)
     stopped: dict[str, float] = field(default_factory=dict)
+    heard: list[bool] = field(default_factory=list)
 
     async def take(self, journal: Journal) -> Claim:
         """Claim a turn and hold it."""
@@ -52,7 +54,7 @@ class Hands:
 @asynccontextmanager
 async def keeping(database: Database, hands: Hands, *, lease_seconds: float = LEASE_SECONDS) -> AsyncIterator[Keeper]:
     """Run a keeper."""
-    keeper = Keeper(database, hands.node.node_id, lease_seconds, lambda: hands.held)
+    keeper = Keeper(database, replace(hands.node.row, lease_seconds=lease_seconds), lambda: hands.held, hands.heard.append)
     async with running(keeper.run()):
         yield keeper
 
@@ -167,6 +169,55 @@ async def test_renewals_need_no_pooled_connection(database_url: str, journal: Jo
     await small.aclose()
 
     assert hands.stopped == {}
+
+
+async def test_node_is_on_the_list_from_when_it_joins_until_it_leaves(database: Database) -> None:
+    hands = Hands()
+    keeper = Keeper(database, hands.node.row, lambda: hands.held, hands.heard.append)
+
+    await keeper.join()
+    async with database.connection() as db:
+        joined = await nodes.find(db)
+        await keeper.leave()
+        left = await nodes.find(db)
+
+    assert [node["instance_id"] for node in joined] == [hands.node.node_id]
+    assert left == []
+
+
+async def test_leaving_does_not_wait_long_for_a_database_that_is_frozen(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEAVE_SECONDS", 0.2)
+    hands = Hands()
+    async with cable_to(database_url) as cable:
+        cable.is_deaf = True
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await Keeper(Database(cable.dsn, pool_size=2), hands.node.row, lambda: hands.held, hands.heard.append).leave()
+
+
+async def test_keeper_hears_at_each_renewal_whether_the_node_is_to_drain_and_at_once_when_hastened(database: Database) -> None:
+    hands = Hands()
+    async with keeping(database, hands, lease_seconds=60) as keeper:
+        await _until(lambda: hands.heard == [False])
+        async with database.connection() as db:
+            await nodes.tell(db, hands.node.node_id, is_draining=True)
+
+        keeper.hasten()
+
+        await _until(lambda: hands.heard == [False, True])
+
+
+async def test_node_that_is_about_to_leave_says_so_at_once(database: Database) -> None:
+    hands = Hands()
+    async with keeping(database, hands, lease_seconds=60) as keeper:
+        await _until(lambda: hands.heard == [False])
+
+        keeper.announce_stop()
+        await _until(lambda: len(hands.heard) > 1)
+
+        async with database.connection() as db:
+            assert [node["status"] for node in await nodes.find(db)] == ["draining"]
 
 
 async def test_age_of_the_leases_is_seen_from_outside(database: Database) -> None:
