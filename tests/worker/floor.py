@@ -6,18 +6,26 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from app import ids
 from app.agent.loop import Limits
+from app.agent.points import Panel
 from app.agent.step import RetryPolicy
 from app.db.engine import Database
+from app.hooks import background, configuration
+from app.hooks.base import Point
+from app.hooks.registry import Registry as HookRegistry
 from app.journal.journal import Journal
 from app.providers.base import Provider
+from app.providers.transport import Transport
 from app.tools.base import Tool
 from app.tools.registry import Registry
 from app.turns.claims import Claim
 from app.turns.turn import Turn
 from app.worker.brief import Bench
 from app.worker.pool import Pool
+from tests.hooks.receiver import SECRET, Received, deciding, receiving
 from tests.journal.ledger import LIMIT_SECONDS, journal_on, open_session, running, start
 from tests.turns.acts import read_turn
 
@@ -61,6 +69,7 @@ class Traits:
     has_wakeups: bool = False
     interval_seconds: float = 0.0
     limits: Limits = LIMITS
+    panel: Panel | None = None
 
 
 PLAIN = Traits()
@@ -72,7 +81,7 @@ async def node(
 ) -> AsyncIterator[NodeUnderTest]:
     """Run a node for the length of the block; at its end it dies as if it were killed: nothing is handed over."""
     journal = journal_on(database, interval_seconds=traits.interval_seconds)
-    bench = Bench(journal, {"played": provider}, Registry(tools), traits.limits)
+    bench = Bench(journal, {"played": provider}, Registry(tools), traits.limits, traits.panel)
     pool = Pool(bench, ids.node_id(), lease_seconds=traits.lease_seconds, max_live_turns=traits.max_live_turns)
     works = [journal.writer.run(), pool.run()]
     if traits.has_wakeups:
@@ -82,6 +91,20 @@ async def node(
             while not pool.has_room() or (traits.has_wakeups and not journal.wakeups.is_listening):
                 await asyncio.sleep(0.002)
         yield NodeUnderTest(journal, pool)
+
+
+@asynccontextmanager
+async def watching(point: Point, told: "asyncio.Queue[dict[str, Any]]") -> AsyncIterator[Panel]:
+    """Make a panel with one observer, who puts what it is asked at a point into a queue."""
+
+    def note(received: Received) -> bytes:
+        told.put_nowait(received.payload)
+        return deciding({"decision": "allow"})
+
+    async with receiving(note) as receiver, background.opened() as beside, Transport() as transport:
+        hook = {"id": "watch", "points": [point], "url": receiver.url, "capability": "observe"}
+        hooks = configuration.load(orjson.dumps({"secret": SECRET, "hooks": [hook]}).decode())
+        yield Panel(HookRegistry(hooks, transport), beside)
 
 
 async def ended(database: Database, session_id: str, turn_id: str) -> Turn:
