@@ -80,7 +80,7 @@ class Calls:
         self._timeout_seconds = timeout_seconds
         self._approvals = approvals
         self._points = points
-        self._refused: set[str] = set()
+        self._asking = asyncio.Semaphore(MOST_AT_ONCE)
         self._denial: AgentError | None = None
         self._running: dict[asyncio.Task[Outcome], _Execution] = {}
         self.message = Message("tool", ())
@@ -88,10 +88,10 @@ class Calls:
 
     async def run(self) -> AsyncGenerator[Emission, None]:
         """Run what can be run, and yield what happens; the results are recorded last, in one message."""
-        for call in self._calls:
-            refusal = await self._asked(call)
+        refusals = await asyncio.gather(*map(self._asked, self._calls))
+        self._check()
+        for call, refusal in zip(self._calls, refusals, strict=True):
             if refusal is not None:
-                self._refused.add(call.id)
                 yield Tell([self._conclude(call, Outcome(refusal, is_error=True, duration_ms=0))])
         while unanswered := [call for call in self._calls if call.result is None]:
             wishes = [wish for call in unanswered if (wish := self._wish(call)) is not None]
@@ -159,7 +159,7 @@ class Calls:
     async def _asked(self, call: Call) -> str | None:
         """Say why a call is not run; hooks are asked about those that could be, and may change their arguments."""
         refusal = self._refusal(call)
-        if refusal is not None or call.result is not None:
+        if refusal is not None or call.result is not None or call.pending is not None:
             return refusal
         tool = self._tool(call)
 
@@ -168,18 +168,32 @@ class Calls:
             if fault is not None:
                 raise InvalidRequest(fault)
 
-        return await self._points.call(call, check)
+        try:
+            async with self._asking:
+                return await self._points.call(call, check)
+        except AgentError as error:
+            self._denial = self._denial or error
+            return None
 
     async def _review_answers(self) -> None:
         """Ask about the results that callers gave; they are on record as they came, so that only the model reads others."""
-        for call in self._calls:
-            if call.result is not None and call.id not in self._refused and isinstance(self._tools.find(call.name), External):
-                call.result = await self._reviewed(call, call.result)
+
+        async def review(call: Call, given: ToolResult) -> None:
+            call.result = await self._reviewed(call, given)
+
+        await asyncio.gather(
+            *(
+                review(call, call.result)
+                for call in self._calls
+                if call.result is not None and call.pending and isinstance(self._tools.find(call.name), External)
+            )
+        )
 
     async def _reviewed(self, call: Call, result: ToolResult) -> ToolResult:
         """Ask about a result; where that ends the turn, it is withheld."""
         try:
-            content = await self._points.result(call, result)
+            async with self._asking:
+                content = await self._points.result(call, result)
         except AgentError as error:
             self._denial = self._denial or error
             return replace(result, content=WITHHELD, is_error=True)
@@ -201,17 +215,16 @@ class Calls:
         left = max(oldest + longest - clock.monotonic(), 0.0)
         done, others = await asyncio.wait(self._running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         given_up = [task for task in others if clock.monotonic() - self._running[task].began >= longest]
-        ended: list[list[Event]] = []
-        for task in [*done, *given_up]:
-            execution = self._running.pop(task)
-            call, outcome = execution.call, execution.outcome(task, self._timeout_seconds)
-            result = await self._reviewed(call, ToolResult(call.id, outcome.content, outcome.is_error))
-            outcome = replace(outcome, content=result.content, is_error=result.is_error)
-            events: list[Event] = [self._conclude(call, outcome)]
-            if outcome.is_timeout:
-                events.insert(0, ToolExecutionTimedOut(call.id, call.name, round(self._timeout_seconds * 1000)))
-            ended.append(events)
-        return ended
+        return await asyncio.gather(*map(self._end, [*done, *given_up]))
+
+    async def _end(self, task: "asyncio.Task[Outcome]") -> list[Event]:
+        execution = self._running.pop(task)
+        call, outcome = execution.call, execution.outcome(task, self._timeout_seconds)
+        result = await self._reviewed(call, ToolResult(call.id, outcome.content, outcome.is_error))
+        events = [self._conclude(call, replace(outcome, content=result.content, is_error=result.is_error))]
+        if outcome.is_timeout:
+            events.insert(0, ToolExecutionTimedOut(call.id, call.name, round(self._timeout_seconds * 1000)))
+        return events
 
     def _conclude(self, call: Call, outcome: Outcome) -> Event:
         call.result = ToolResult(call.id, outcome.content, outcome.is_error)

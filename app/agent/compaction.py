@@ -76,7 +76,7 @@ def tokens_of(messages: Sequence[Message]) -> int:
 
 
 def cut(messages: Sequence[Message]) -> Cut | None:
-    """Divide a transcript; None where there is nothing to sum up.
+    """Divide a transcript; None where there is nothing to sum up, or a summary alone.
 
     At least the last message stays, with the calls that it answers.
     """
@@ -90,7 +90,9 @@ def cut(messages: Sequence[Message]) -> Cut | None:
         if place is not None and size // CHARACTERS_A_TOKEN > most:
             break
         place = begin
-    return None if place is None else Cut(messages[:place], messages[place:])
+    if place is None or (place == 1 and messages[0].text.startswith(_OPENING)):
+        return None
+    return Cut(messages[:place], messages[place:])
 
 
 async def sum_up(provider: Provider, model: str, parts: Cut, *, context_tokens: int) -> Summary:

@@ -114,6 +114,12 @@ class Hooks:
                 break
         return outcome
 
+    def tell(self, point: Point, payload: Mapping[str, Any]) -> None:
+        """Let the hooks of a point know, in the background all of them: nothing waits for what they say."""
+        for hook in self._hooks:
+            if point in hook.points:
+                self._background.start(hook.id, _watch(hook, point, payload))
+
 
 async def _ask(hook: Hook, point: Point, payload: Mapping[str, Any], check: Check | None, outcome: Outcome) -> None:
     """Ask one hook, and add to the outcome what came of it."""

@@ -127,9 +127,14 @@ class Points:
         """Ask when a turn has failed, and return what there is to tell of it."""
         if not self._has("turn_failed"):
             return ()
-        await self._ask("turn_failed", {"reason": error.reason, "message": error.detail})
+        await self._ask("turn_failed", _of_failure(error))
         told, self._untold = self._untold, []
         return told
+
+    def tell_failed(self, error: AgentError) -> None:
+        """Let hooks know of a turn that has ended so already; nobody waits for them, and nothing of it is told."""
+        if self._hooks is not None:
+            self._hooks.tell("turn_failed", {**self._about, **_of_failure(error)})
 
     def _has(self, point: Point) -> bool:
         return self._hooks is not None and self._hooks.has(point)
@@ -153,6 +158,10 @@ class Points:
             return []
         told, self._untold = self._untold, []
         return [Tell(told)]
+
+
+def _of_failure(error: AgentError) -> dict[str, Any]:
+    return {"reason": error.reason, "message": error.detail}
 
 
 NO_POINTS: Final = Points()

@@ -24,6 +24,7 @@ class Call:
     """A tool call as far as the log knows it.
 
     Args:
+        args: the model's, or what a hook has made of them.
         pending: what it waits for, or waited for last.
         is_allowed: whether a caller has approved it.
     """
@@ -152,7 +153,7 @@ def _apply_to_call(call: Call | None, kind: str, fields: dict[str, Any]) -> None
         return
     match kind:
         case "tool_call_pending":
-            call.pending = fields["kind"]
+            call.pending, call.args = fields["kind"], fields["args"]
         case "tool_execution_started":
             call.is_started = True
         case "tool_execution_completed":

@@ -40,31 +40,39 @@ async def compact(
         house.providers.choose(session.options.model, session.options.provider)
         messages = await history.transcript(tx.db, session.id, summed_up_to=session.summed_up_to)
         parts = compaction.cut(messages)
-        if parts is not None:
-            await _tell(tx, session, CompactionStarted(compaction.tokens_of(messages), len(messages)))
-        await idempotency.keep(tx, key, session_id=session.id)
-    if parts is not None:
-        await _sum_up(house, session, parts)
-    async with house.journal.database.connection() as db:
-        return as_json(sessions.view(await sessions.get(db, session_id)))
+        if parts is None:
+            await idempotency.keep(tx, key, session_id=session.id)
+            return as_json(sessions.view(session))
+        await _tell(tx, session, CompactionStarted(compaction.tokens_of(messages), len(messages)))
+    outcome = await _sum_up(house, session, parts)
+    async with house.journal.transaction() as tx:
+        await _conclude(tx, session, parts, outcome)
+        await idempotency.keep(
+            tx, key, session_id=session.id
+        )  # with the summary: of a server that dies before it, none is left
+        return as_json(sessions.view(await sessions.get(tx.db, session_id)))
 
 
-async def _sum_up(house: House, session: Session, parts: compaction.Cut) -> None:
+async def _sum_up(house: House, session: Session, parts: compaction.Cut) -> compaction.Summary | CompactionFailed:
     options = session.options
     try:
-        summary = await compaction.sum_up(
+        return await compaction.sum_up(
             house.providers[options.provider], options.model, parts, context_tokens=house.context_tokens(options)
         )
     except AgentError as error:
-        async with house.journal.transaction() as tx:
-            await _tell(tx, await sessions.lock(tx, session.id), CompactionFailed(error.detail))
-        return
-    async with house.journal.transaction() as tx:
-        now = await sessions.lock(tx, session.id)
-        if now.message_count == session.message_count:
-            await compacting.keep(tx, _still(now), None, compaction.Compacted.of(parts, summary))
-        else:
-            await _tell(tx, now, CompactionFailed("A turn began meanwhile."))
+        return CompactionFailed(error.detail)
+
+
+async def _conclude(
+    tx: Transaction, before: Session, parts: compaction.Cut, outcome: compaction.Summary | CompactionFailed
+) -> None:
+    now = await sessions.lock(tx, before.id)
+    if now.message_count != before.message_count:
+        outcome = CompactionFailed("The transcript has changed meanwhile.")
+    if isinstance(outcome, CompactionFailed):
+        await _tell(tx, now, outcome)
+    else:
+        await compacting.keep(tx, _still(now), None, compaction.Compacted.of(parts, outcome))
 
 
 def _still(session: Session) -> Session:

@@ -11,6 +11,7 @@ from typing import Protocol
 from app import clock, nodes, sessions
 from app.agent.budget import Used
 from app.db.engine import Connection, Row
+from app.errors import AgentError
 from app.messages import NO_USAGE, Message, Usage
 from app.nodes import Node
 from app.sessions import Options, Session
@@ -63,6 +64,9 @@ class Claimant(Protocol):
 
     def take(self, claim: Claim) -> None:
         """Begin the attempt; called after the commit that granted the claim."""
+
+    def gave_up(self, session: Session, live: Turn, error: AgentError) -> None:
+        """Let know whom failures concern; called after the commit that ended a turn without an attempt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ async def _give_up(tx: Transaction, session: Session, live: Turn, recoveries: in
     error = AgentError("RECOVERY_LIMIT", f"The turn was given up: {recoveries} attempts at it stopped without an end.")
     await endings.fail_live(tx, session, live, error)
     await endings.promote_next(tx, session.id, claimant)
+    tx.after_commit.append(partial(claimant.gave_up, session, live, error))
 
 
 async def _claim(tx: Transaction, session: Session, live: Turn, recoveries: int, grant: Grant) -> None:

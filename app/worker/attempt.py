@@ -100,10 +100,8 @@ class Attempt:
             self._recorder.close()
 
     async def _carry_turn(self) -> None:
-        claim, options = self._claim, self._claim.options
-        if self._bench.panel is not None:
-            about = {"session_id": claim.session_id, "turn_id": claim.turn_id}
-            self._points = self._bench.panel.points(options.hooks_override, about)
+        claim = self._claim
+        self._points = self._bench.points(claim.session_id, claim.turn_id, claim.options)
         task = replace(await self._persist(self._brief.task), may_compact=partial(self._persist, self._brief.may_compact))
         self._loop = Loop(task, self._brief.tools(), self._bench.limits, self._spawn, self._points)
         async with aclosing(self._loop.run()) as emissions:

@@ -9,7 +9,7 @@ from app import history, realms
 from app.agent import transcript
 from app.agent.budget import Budget, Meter, meters
 from app.agent.loop import Fallback, Limits, Task
-from app.agent.points import Panel
+from app.agent.points import NO_POINTS, Panel, Points
 from app.agent.transcript import Call
 from app.errors import AgentError
 from app.journal import reader
@@ -40,6 +40,16 @@ class Bench:
     tools: Registry
     limits: Limits
     panel: Panel | None = None
+
+    def points(self, session_id: str, turn_id: str, options: Options) -> Points:
+        """Return the points at which hooks are asked of a turn.
+
+        Raises:
+            AgentError: the session's own hooks do not fit this server's.
+        """
+        if self.panel is None:
+            return NO_POINTS
+        return self.panel.points(options.hooks_override, {"session_id": session_id, "turn_id": turn_id})
 
 
 class Brief:

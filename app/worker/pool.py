@@ -9,10 +9,12 @@ import structlog
 
 from app import sessions, telemetry
 from app.agent.calls import Outcome
-from app.errors import StoreUnavailable
+from app.errors import AgentError, StoreUnavailable
 from app.nodes import Node
+from app.sessions import Session
 from app.turns import claims
 from app.turns.claims import Claim
+from app.turns.turn import Turn
 from app.worker.attempt import Attempt, HandedOver
 from app.worker.brief import Bench
 from app.worker.lease import Held, Keeper
@@ -68,6 +70,12 @@ class Pool:
         self._held[claim.session_id] = Held(claim, claim.claimed_at, lambda: _cancel(task))
         self._is_empty.clear()
         telemetry.LIVE_TURNS.set(len(self._held))
+
+    def gave_up(self, session: Session, live: Turn, error: AgentError) -> None:
+        """Let hooks know of a turn that was ended without an attempt."""
+        telemetry.TURNS.labels("failed").inc()
+        with suppress(AgentError):  # the session's own hooks do not fit this server's
+            self._bench.points(session.id, live.id, session.options).tell_failed(error)
 
     async def run(self) -> None:
         """Work until cancelled."""

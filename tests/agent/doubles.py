@@ -11,6 +11,7 @@ import orjson
 from app.agent import transcript
 from app.agent.emissions import Discard, Emission, Record, Say, Tell
 from app.agent.loop import Limits, Loop, Task
+from app.agent.points import NO_POINTS, Points
 from app.agent.step import RetryPolicy
 from app.agent.transcript import StepState
 from app.errors import ProviderError
@@ -20,6 +21,7 @@ from app.journal.reader import Stored
 from app.journal.types import StepDiscarded
 from app.messages import Message, Text, ToolResult, Usage
 from app.providers.base import Finish, ModelChunk, ModelRequest, NativeSchema, TextChunk, ToolCallChunk, ToolSpec
+from app.tools.base import Tool
 from app.tools.registry import Registry
 
 AT = "2026-01-02T03:04:05.678Z"
@@ -171,7 +173,12 @@ class Book:
 
 
 async def carried_out(
-    task: Task, tools: Sequence[Acting] = (), *, limits: Limits | None = None, book: Book | None = None
+    task: Task,
+    tools: Sequence[Tool] = (),
+    *,
+    limits: Limits | None = None,
+    book: Book | None = None,
+    points: Points = NO_POINTS,
 ) -> Book:
     """Carry an attempt to its end, under the limit; errors of the turn pass through."""
     book = book or Book()
@@ -184,7 +191,7 @@ async def carried_out(
             return spawned[-1]
 
         try:
-            async with aclosing(Loop(task, Registry(tools), bounds, spawn).run()) as emissions:
+            async with aclosing(Loop(task, Registry(tools), bounds, spawn, points).run()) as emissions:
                 async for emission in emissions:
                     book.keep(emission)
         finally:

@@ -49,6 +49,15 @@ def test_one_message_leaves_nothing_to_sum_up() -> None:
     assert compaction.cut([]) is None
 
 
+async def test_summary_alone_is_not_summed_up_again() -> None:
+    parts = compaction.cut([user("a" * 900), answer("b"), user("c" * 900)])
+    assert parts is not None
+    summary = (await compaction.sum_up(Played([brief("They spoke.")]), "m", parts, context_tokens=1000)).message
+
+    assert compaction.cut([summary, user("c" * 900)]) is None
+    assert compaction.cut([summary, user("c" * 900), answer("b"), user("d")]) is not None
+
+
 def test_calls_stay_with_the_results_that_answer_them() -> None:
     found = compaction.cut([user("a" * 5000), *exchange(1)])
 

@@ -120,6 +120,7 @@ NODE: Mapping[str, Check] = {
     "lease_age_seconds": lambda value: isinstance(value, float), "live_turns": is_count, "max_live_turns": is_count,
 }  # fmt: skip
 
+_SAID: Mapping[str, Check] = {"stop_reason": one_of(*STOP_REASONS), "summary": one_of(True)}
 _STEP: Mapping[str, Check] = {"step": is_count}
 _CALL: Mapping[str, Check] = {"id": is_text, "name": is_text}
 _HOOK: Mapping[str, Check] = {"hook_id": is_text, "point": is_text}
@@ -242,7 +243,7 @@ def assert_transcript(messages: Sequence[Mapping[str, Any]]) -> None:
     assert [message["ordinal"] for message in messages] == list(range(1, len(messages) + 1))
     open_ids: list[str] = []
     for message in messages:
-        assert_shaped(message, {**MESSAGE, "stop_reason": one_of(*STOP_REASONS)}, optional=frozenset({"stop_reason"}))
+        assert_shaped(message, {**MESSAGE, **_SAID}, optional=frozenset(_SAID))
         results = [block["tool_use_id"] for block in message["content"] if block["type"] == "tool_result"]
         assert results == open_ids
         assert (message["role"] == "tool") == bool(results)

@@ -1,5 +1,6 @@
 """Compaction: a summary stands in for older messages, for the model alone."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -73,6 +74,23 @@ async def test_repeat_with_a_key_sums_up_once(service: Service, desk: Desk, doub
     assert answers[1].headers["idempotency-replayed"] == "true"
     assert answers[0].json() == answers[1].json()
     assert len(await double.requests()) == 3
+
+
+async def test_asked_for_twice_at_once_it_is_summed_up_once(service: Service, desk: Desk, double: ProviderDouble) -> None:
+    await double.play(said(LONG), said(LONG), SUMMARY, SUMMARY, SUMMARY)
+    await desk.start("One?")
+    await desk.start("Two?")
+
+    async def compact() -> int:
+        return (await service.client.post(f"{desk.path}/compact", headers={"Idempotency-Key": "once"})).status_code
+
+    statuses = await asyncio.gather(compact(), compact(), compact())
+
+    assert set(statuses) <= {200, 409}
+    messages = (await service.client.get(f"{desk.path}/messages")).json()["messages"]
+    assert [message.get("summary", False) for message in messages].count(True) == 1
+    types = [event["type"] for event in await desk.log_at_rest()]
+    assert types.count("compaction_started") == 1 + types.count("compaction_failed")
 
 
 async def test_too_long_for_the_provider_is_summed_up_once_and_asked_again(

@@ -10,6 +10,7 @@ import orjson
 
 from app import history, ids, nodes, sessions
 from app.db.engine import Database
+from app.errors import AgentError
 from app.journal.entry import Appended
 from app.journal.event import Event
 from app.journal.journal import Journal
@@ -21,6 +22,7 @@ from app.sessions import Options, Session
 from app.turns import desk
 from app.turns.claims import Claim
 from app.turns.desk import NewTurn, OnBusy
+from app.turns.turn import Turn
 
 LIMIT_SECONDS = 5.0
 OPTIONS = Options(model="played", provider="played")
@@ -34,6 +36,7 @@ class Node:
     lease_seconds: float = 30.0
     room: int = 1_000_000
     claims: list[Claim] = field(default_factory=list)
+    given_up: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
     def row(self) -> nodes.Node:
@@ -47,6 +50,10 @@ class Node:
     def take(self, claim: Claim) -> None:
         """Keep a claim."""
         self.claims.append(claim)
+
+    def gave_up(self, session: Session, live: Turn, error: AgentError) -> None:
+        """Keep which turn has ended, and why."""
+        self.given_up.append((session.id, live.id, error.reason))
 
 
 @asynccontextmanager

@@ -173,6 +173,7 @@ async def test_after_three_attempts_that_crashed_the_turn_fails_and_the_queue_go
     assert [claim.attempt for claim in dead.claims] == [1, 2, 3]
     assert (found.status, found.text, error["code"], error["reason"]) == ("failed", "Par", "AGENT_ERROR", "RECOVERY_LIMIT")
     assert [taken.turn_id for taken in node.claims] == [queued]
+    assert node.given_up == [(claim.session_id, claim.turn_id, "RECOVERY_LIMIT")]
     [*_, failed, started] = await log_of(database, claim.session_id)
     assert (failed["type"], failed["error"]["reason"], started["type"]) == ("turn_failed", "RECOVERY_LIMIT", "turn_started")
 

@@ -6,19 +6,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from app import ids
 from app.agent.loop import Limits
+from app.agent.points import Panel
 from app.agent.step import RetryPolicy
 from app.db.engine import Database
+from app.hooks import background, configuration
+from app.hooks.base import Point
+from app.hooks.registry import Registry as HookRegistry
 from app.journal.journal import Journal
 from app.nodes import Node
 from app.providers.base import Provider
+from app.providers.transport import Transport
 from app.tools.base import Tool
 from app.tools.registry import Registry
 from app.turns.claims import Claim
 from app.turns.turn import Turn
 from app.worker.brief import Bench
 from app.worker.pool import Pool
+from tests.hooks.receiver import SECRET, Received, deciding, receiving
 from tests.journal.ledger import LIMIT_SECONDS, journal_on, open_session, running, start
 from tests.turns.acts import read_turn
 
@@ -63,6 +71,7 @@ class Traits:
     has_wakeups: bool = False
     interval_seconds: float = 0.0
     limits: Limits = LIMITS
+    panel: Panel | None = None
 
 
 PLAIN = Traits()
@@ -74,7 +83,7 @@ async def node(
 ) -> AsyncIterator[NodeUnderTest]:
     """Run a node for the length of the block; at its end it dies as if it were killed: nothing is handed over."""
     journal = journal_on(database, interval_seconds=traits.interval_seconds)
-    bench = Bench(journal, {"played": provider}, Registry(tools), traits.limits)
+    bench = Bench(journal, {"played": provider}, Registry(tools), traits.limits, traits.panel)
     row = Node(ids.node_id(), traits.lease_seconds, "worker", "1", "here", 1, traits.max_live_turns)
     pool = Pool(bench, row, grace_seconds=traits.grace_seconds)
     works = [journal.writer.run(), pool.run()]
@@ -85,6 +94,20 @@ async def node(
             while not pool.has_room() or (traits.has_wakeups and not journal.wakeups.is_listening):
                 await asyncio.sleep(0.002)
         yield NodeUnderTest(journal, pool)
+
+
+@asynccontextmanager
+async def watching(point: Point, told: "asyncio.Queue[dict[str, Any]]") -> AsyncIterator[Panel]:
+    """Make a panel with one observer, who puts what it is asked at a point into a queue."""
+
+    def note(received: Received) -> bytes:
+        told.put_nowait(received.payload)
+        return deciding({"decision": "allow"})
+
+    async with receiving(note) as receiver, background.opened() as beside, Transport() as transport:
+        hook = {"id": "watch", "points": [point], "url": receiver.url, "capability": "observe"}
+        hooks = configuration.load(orjson.dumps({"secret": SECRET, "hooks": [hook]}).decode())
+        yield Panel(HookRegistry(hooks, transport), beside)
 
 
 async def ended(database: Database, session_id: str, turn_id: str) -> Turn:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from app.worker import recovery
 from tests.agent.doubles import Acting, Part, Played, brief, call, echo, fault
 from tests.journal.ledger import Node, claimed, messages_of, open_session, read_until, start, types_of, writing
 from tests.turns.acts import interrupted, read_turn
-from tests.worker.floor import NodeUnderTest, Traits, ended, node, said_in, until
+from tests.worker.floor import NodeUnderTest, Traits, ended, node, said_in, until, watching
 
 pytestmark = pytest.mark.anyio
 
@@ -89,12 +90,16 @@ async def test_turn_that_takes_three_nodes_down_with_it_ends_at_the_recovery_lim
     for attempt in (2, 3):
         async with node(database, Played([held_up()[1]]), traits=Traits(lease_seconds=0.3)):
             await said_in(database, session_id, "text_delta", attempt - 1)
-    async with node(database, Played([])):
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    async with watching("turn_failed", told) as panel, node(database, Played([]), traits=Traits(panel=panel)):
         found = await ended(database, session_id, turn_id)
+        async with asyncio.timeout(5):
+            hooked = await told.get()
 
     assert (found.status, found.attempt) == ("failed", 3)
     types = await types_of(database, session_id)
     assert (types.count("turn_resumed"), types.count("turn_failed"), types[-1]) == (2, 1, "turn_failed")
+    assert (hooked["session_id"], hooked["turn_id"], hooked["reason"]) == (session_id, turn_id, "RECOVERY_LIMIT")
 
 
 async def test_turns_beyond_the_nodes_room_wait_and_run_as_soon_as_one_has_ended(
