@@ -7,14 +7,16 @@ from starlette.responses import Response
 
 from app import history, idempotency, realms, sessions
 from app.agent import compaction
+from app.agent.compaction import Unsummed
 from app.api import documents, schemas, views
 from app.api.answers import as_json
 from app.api.dependencies import House, Rooms, body, keyed
-from app.errors import AgentError, SessionArchived, SessionBusy, SessionCompactionDisabled
+from app.errors import SessionArchived, SessionBusy, SessionCompactionDisabled
 from app.journal.asides import CompactionFailed, CompactionStarted
-from app.journal.entry import Entry
+from app.journal.entry import Entry, TurnChange
 from app.journal.event import Event
 from app.journal.journal import Transaction
+from app.messages import NO_USAGE, Usage
 from app.sessions import Session
 from app.turns import compacting
 
@@ -55,16 +57,16 @@ async def _sum_up(house: House, session: Session, parts: compaction.Cut) -> None
         summary = await compaction.sum_up(
             house.providers[options.provider], options.model, parts, context_tokens=house.context_tokens(options)
         )
-    except AgentError as error:
+    except Unsummed as error:
         async with house.journal.transaction() as tx:
-            await _tell(tx, await sessions.lock(tx, session.id), CompactionFailed(error.detail))
+            await _tell(tx, await sessions.lock(tx, session.id), error.told, error.usage)
         return
     async with house.journal.transaction() as tx:
         now = await sessions.lock(tx, session.id)
         if now.message_count == session.message_count:
             await compacting.keep(tx, _still(now), None, compaction.Compacted.of(parts, summary))
         else:
-            await _tell(tx, now, CompactionFailed("A turn began meanwhile."))
+            await _tell(tx, now, CompactionFailed("A turn began meanwhile.", summary.usage), summary.usage)
 
 
 def _still(session: Session) -> Session:
@@ -75,5 +77,5 @@ def _still(session: Session) -> Session:
     return session
 
 
-async def _tell(tx: Transaction, session: Session, event: Event) -> None:
-    await tx.append(Entry(session.id, session.fence, None, [event]))
+async def _tell(tx: Transaction, session: Session, event: Event, usage: Usage = NO_USAGE) -> None:
+    await tx.append(Entry(session.id, session.fence, None, [event], change=TurnChange.of(usage)))

@@ -21,7 +21,7 @@ async def keep(tx: Transaction, session: Session, turn_id: str | None, compacted
         compacted.kept - 1,
     )
     summary = compacted.summary
-    change = TurnChange(usage=summary.usage, spent_tokens=summary.usage.total_tokens)
+    change = TurnChange.of(summary.usage)
     await tx.append(Entry(session.id, session.fence, turn_id, [compacted.told], [summary.message], change, number=number))
     await tx.db.execute(
         """WITH marked AS (UPDATE sessions SET summed_up_to = $2 WHERE id = $1)
