@@ -10,12 +10,14 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
 from app.api import problems, strict_json
+from app.api.defaults import Defaults
 from app.errors import BodyTooLarge, InvalidCursor, InvalidRequest, UnsupportedMediaType
 from app.hooks.registry import Registry as Hooks
 from app.idempotency import Request as KeyedRequest
 from app.journal.journal import Journal
 from app.providers import models
 from app.providers.registry import Providers
+from app.realms import Config
 from app.sessions import Options
 from app.tools.registry import Registry
 from app.turns.claims import Claimant
@@ -43,6 +45,10 @@ class House:
     unknown_context_tokens: int
     is_ready: Callable[[], Mapping[str, bool]]
     """What `/readyz` tells: each thing that must be so, and whether it is."""
+
+    def defaults(self, config: Config) -> Defaults:
+        """Return what holds in a realm where a session says nothing."""
+        return Defaults(config, self.providers, self.default_model, self.tools, self.hooks)
 
     def context_tokens(self, options: Options) -> int:
         """Return how much a session's model reads at most."""

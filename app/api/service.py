@@ -70,7 +70,7 @@ async def list_models(request: Request, house: Rooms) -> Response:
     Query(request)
     async with house.journal.database.connection() as db:
         config = (await realms.get(db)).config
-    default = _default(Defaults(config, house.providers, house.default_model, house.tools, house.hooks))
+    default = _default(house.defaults(config))
     listed: list[tuple[str, str]] = [*models.current(house.providers)]
     if default is not None and default not in listed:
         listed.append(default)
