@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
+from app.agent.loop import Limits
 from app.api import problems, strict_json
 from app.api.defaults import Defaults
 from app.errors import BodyTooLarge, InvalidCursor, InvalidRequest, UnsupportedMediaType
@@ -42,7 +43,7 @@ class House:
     max_wait_seconds: float
     sse_ping_seconds: float
     pool_size: int
-    unknown_context_tokens: int
+    limits: Limits
     is_ready: Callable[[], Mapping[str, bool]]
     """What `/readyz` tells: each thing that must be so, and whether it is."""
 
@@ -52,7 +53,7 @@ class House:
 
     def context_tokens(self, options: Options) -> int:
         """Return how much a session's model reads at most."""
-        return models.context_tokens(options.provider, options.model, unknown=self.unknown_context_tokens)
+        return models.context_tokens(options.provider, options.model, unknown=self.limits.unknown_context_tokens)
 
 
 def house(request: Request) -> House:
