@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import orjson
 
 from app.errors import AgentError, ProviderError
-from app.journal.asides import CompactionCompleted, CompactionFailed
+from app.journal.asides import CompactionCompleted
 from app.messages import Image, Message, Reasoning, Text, ToolResult, ToolUse, Usage
 from app.providers.base import Finish, ModelRequest, Provider, TextChunk, UsageChunk
 
@@ -60,11 +60,6 @@ class Unsummed(AgentError):
     def __init__(self, reason: str, message: str, usage: Usage) -> None:
         super().__init__(reason, message)
         self.usage = usage
-
-    @property
-    def told(self) -> CompactionFailed:
-        """What the log says of it."""
-        return CompactionFailed(self.detail, self.usage)
 
 
 @dataclass(frozen=True, slots=True)

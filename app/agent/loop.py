@@ -22,7 +22,7 @@ from app.agent.points import NO_POINTS, Points
 from app.agent.step import Ask, RetryPolicy, Step
 from app.agent.transcript import Call
 from app.errors import AgentError, ProviderError
-from app.journal.asides import CompactionStarted
+from app.journal.asides import CompactionFailed, CompactionStarted
 from app.journal.entry import Ending, TurnChange
 from app.journal.event import Event
 from app.journal.types import (
@@ -210,12 +210,13 @@ class Loop:
         parts, before = compaction.cut(self._history), len(self._history)
         if parts is None:
             return
+        self._task.budget.check()
         yield Tell([CompactionStarted(compaction.tokens_of(self._history), before)])
         try:
             summary = await self._memory.sum_up(parts)
         except Unsummed as error:
             self._usage += error.usage
-            yield Record([error.told], change=TurnChange.of(error.usage))
+            yield Record([CompactionFailed(error.detail, error.usage)], change=TurnChange.of(error.usage))
             raise
         self._history = [summary.message, *parts.kept]
         self._memory.take(self._history)

@@ -7,11 +7,12 @@ from starlette.responses import Response
 
 from app import history, idempotency, realms, sessions
 from app.agent import compaction
+from app.agent.budget import Budget, meters
 from app.agent.compaction import Unsummed
 from app.api import documents, schemas, views
 from app.api.answers import as_json
 from app.api.dependencies import House, Rooms, body, keyed
-from app.errors import SessionArchived, SessionBusy, SessionCompactionDisabled
+from app.errors import AgentError, SessionArchived, SessionBusy, SessionCompactionDisabled
 from app.journal.asides import CompactionFailed, CompactionStarted
 from app.journal.entry import Entry, TurnChange
 from app.journal.event import Event
@@ -19,6 +20,7 @@ from app.journal.journal import Transaction
 from app.messages import NO_USAGE, Usage
 from app.sessions import Session
 from app.turns import compacting
+from app.turns.claims import session_used
 
 router = APIRouter(tags=["sessions"])
 
@@ -54,12 +56,14 @@ async def compact(
 async def _sum_up(house: House, session: Session, parts: compaction.Cut) -> None:
     options = session.options
     try:
+        Budget(meters(options.budget_limits, session_used(session))).check()
         summary = await compaction.sum_up(
             house.providers[options.provider], options.model, parts, context_tokens=house.context_tokens(options)
         )
-    except Unsummed as error:
+    except AgentError as error:
+        usage = error.usage if isinstance(error, Unsummed) else NO_USAGE
         async with house.journal.transaction() as tx:
-            await _tell(tx, await sessions.lock(tx, session.id), error.told, error.usage)
+            await _tell(tx, await sessions.lock(tx, session.id), CompactionFailed(error.detail, usage), usage)
         return
     async with house.journal.transaction() as tx:
         now = await sessions.lock(tx, session.id)

@@ -96,7 +96,7 @@ def _with_answer(defaults: Defaults, options: Options, asked: schemas.ChangeSess
     if "structured_output_retries" in given:
         options = replace(options, structured_output_retries=_retries(defaults, asked.structured_output_retries))
     if "budget_limits" in given:
-        options = replace(options, budget_limits=_limits(asked.budget_limits or defaults.config.budget_limits))
+        options = replace(options, budget_limits=_changed_limits(defaults, options, asked.budget_limits))
     return options
 
 
@@ -132,6 +132,12 @@ async def check_schema(schema: Mapping[str, Any] | None) -> None:
 
 def _limits(limits: BudgetLimits | None) -> dict[str, Any] | None:
     return limits.model_dump(exclude_none=True) or None if limits is not None else None
+
+
+def _changed_limits(defaults: Defaults, options: Options, asked: BudgetLimits | None) -> dict[str, Any] | None:
+    if asked is None:
+        return _limits(defaults.config.budget_limits)
+    return merged(options.budget_limits or {}, asked.model_dump(exclude_unset=True)) or None
 
 
 def _retries(defaults: Defaults, asked: int | None) -> int:
