@@ -22,6 +22,7 @@ from app.agent.loop import Limits
 from app.agent.points import Panel
 from app.agent.step import RetryPolicy
 from app.api import (
+    capabilities,
     compaction,
     copies,
     documents,
@@ -39,7 +40,7 @@ from app.api.front import Front
 from app.db import embedded
 from app.db.engine import Database
 from app.db.migrate import ROOT, migrate
-from app.errors import StartupError
+from app.errors import CapabilityUnavailable, InvalidRequest, StartupError, StoreUnavailable
 from app.hooks import background, configuration
 from app.hooks.registry import Registry as Hooks
 from app.journal.journal import Journal
@@ -107,6 +108,20 @@ async def database_url(settings: Settings) -> AsyncIterator[str]:
         watch.cancel()
 
 
+@asynccontextmanager
+async def _one_error() -> AsyncIterator[None]:
+    """Raise what keeps the process from starting as it is, also where a task group has wrapped it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException | None = group.subgroup((StartupError, StoreUnavailable))
+        if error is None:
+            raise
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
 async def _stop_without(server: embedded.Server) -> None:
     """Stop this process in order when its Postgres has ended: without it there is nothing to serve."""
     tail = await server.died()
@@ -121,7 +136,7 @@ async def open_rooms(settings: Settings, kind: Kind) -> AsyncIterator[Rooms]:
     Raises:
         StartupError: something cannot be opened; the message says what to do.
     """
-    async with AsyncExitStack() as stack:
+    async with _one_error(), AsyncExitStack() as stack:
         url = await stack.enter_async_context(database_url(settings))
         database = Database(url, pool_size=settings.pool_size)
         await database.connect()
@@ -149,7 +164,7 @@ async def migrate_only(settings: Settings) -> bool:
     Raises:
         StartupError, StoreUnavailable: as `migrate`.
     """
-    async with database_url(settings) as url:
+    async with _one_error(), database_url(settings) as url:
         database = Database(url, pool_size=settings.pool_size)
         await database.connect()
         try:
@@ -186,7 +201,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False},
         redoc_url=None,
     )
-    for room in (sessions, compaction, copies, turns, tool_results, events, realm, nodes, service):
+    for room in (sessions, compaction, copies, turns, tool_results, events, realm, nodes, capabilities, service):
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)
@@ -205,7 +220,15 @@ async def _build(settings: Settings, node: Node, database: Database, stack: Asyn
     journal = Journal(database, node.id, pace=pace)
     providers = await _providers(settings, pace, stack)
     tools = await _tools(settings, stack)
-    limits = Limits(
+    hooks = _hooks(settings, stack)
+    panel = Panel(hooks, await stack.enter_async_context(background.opened()))
+    bench = Bench(journal, providers, tools, _limits(settings), panel)
+    pool = Pool(bench, node, grace_seconds=settings.shutdown_grace_seconds)
+    return Rooms(journal, pool, providers, tools, hooks)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
         settings.step_limit,
         settings.tool_timeout_seconds,
         RetryPolicy(),
@@ -214,11 +237,6 @@ async def _build(settings: Settings, node: Node, database: Database, stack: Asyn
         settings.turn_output_tokens,
         settings.unknown_context_tokens,
     )
-    hooks = _hooks(settings, stack)
-    panel = Panel(hooks, await stack.enter_async_context(background.opened()))
-    bench = Bench(journal, providers, tools, limits, panel)
-    pool = Pool(bench, node, grace_seconds=settings.shutdown_grace_seconds)
-    return Rooms(journal, pool, providers, tools, hooks)
 
 
 def _hooks(settings: Settings, stack: AsyncExitStack) -> Hooks:
@@ -252,8 +270,10 @@ async def _providers(settings: Settings, pace: Pace, stack: AsyncExitStack) -> P
     providers = Providers(configured)
     try:
         providers.choose(settings.default_model, None)
-    except Exception as error:
-        raise StartupError(f"SURICATE_DEFAULT_MODEL cannot be served: {error}") from error
+    except InvalidRequest as error:
+        raise StartupError("SURICATE_DEFAULT_MODEL cannot be served: its name tells no provider.") from error
+    except CapabilityUnavailable as error:
+        raise StartupError(f"SURICATE_DEFAULT_MODEL cannot be served. {error}") from error
     return providers
 
 
@@ -302,5 +322,5 @@ def _house(settings: Settings, rooms: Rooms) -> House:
         sse_ping_seconds=settings.sse_ping_seconds,
         pool_size=settings.pool_size,
         is_ready=rooms.readiness,
-        unknown_context_tokens=settings.unknown_context_tokens,
+        limits=_limits(settings),
     )

@@ -66,6 +66,20 @@ async def test_key_that_cannot_stand_in_a_header_is_told_by_its_provider_and_not
     assert "canary" not in errors
 
 
+@pytest.mark.parametrize(("command", "name"), [("serve", "SURICATE_HOOKS"), ("worker", "SURICATE_DEFAULT_MODEL")])
+async def test_setting_that_is_found_wrong_with_the_embedded_database_open_is_told_as_any_other(
+    tmp_path: Path, command: str, name: str
+) -> None:
+    tools = tmp_path / "tools.json"
+    tools.write_text('{"mcp_servers": {}}')
+    settings = {"SURICATE_DATA_DIR": str(tmp_path / "data"), "SURICATE_TOOLS_FILE": str(tools), "SURICATE_PORT": "0"}
+
+    status, _, errors = await ran(tmp_path, command, **settings, **{name: "{}x"})
+
+    assert (status, "Traceback" in errors) == (1, False)
+    assert errors.splitlines()[-1].startswith("suricate: ")
+
+
 async def test_address_that_is_not_loopback_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     status, _, errors = await ran(tmp_path, "serve", "--host", "0.0.0.0")
 

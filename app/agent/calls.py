@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from app import clock
-from app.agent import transcript
 from app.agent.emissions import Await, Emission, Pend, Record, Tell, Wish
 from app.agent.points import NO_POINTS, Points
 from app.agent.transcript import UNKNOWN_OUTCOME, Call
 from app.errors import AgentError, InvalidRequest
 from app.journal.event import Event
 from app.journal.types import ToolExecutionCompleted, ToolExecutionStarted, ToolExecutionTimedOut
-from app.messages import Message, ToolResult
+from app.messages import ToolResult
 from app.tools.base import Tool, ToolError, calling
 from app.tools.external import External
 from app.tools.registry import Registry
@@ -55,7 +54,7 @@ class _Execution:
 
 
 class Calls:
-    """Carries out the open calls of one step; afterwards `message` holds the results.
+    """Carries out the open calls of one step; afterwards each has its result.
 
     Args:
         spawn: starts a task that outlives this generator if it must: a tool that will not stop is left behind.
@@ -83,13 +82,11 @@ class Calls:
         self._asking = asyncio.Semaphore(MOST_AT_ONCE)
         self._denial: AgentError | None = None
         self._running: dict[asyncio.Task[Outcome], _Execution] = {}
-        self.message = Message("tool", ())
-        self.steered: Sequence[Message] = ()
 
     async def run(self) -> AsyncGenerator[Emission, None]:
-        """Run what can be run, and yield what happens; the results are recorded last, in one message."""
+        """Run what can be run, and yield what happens."""
         refusals = await asyncio.gather(*map(self._asked, self._calls))
-        self._check()
+        self.check()
         for call, refusal in zip(self._calls, refusals, strict=True):
             if refusal is not None:
                 yield Tell([self._conclude(call, Outcome(refusal, is_error=True, duration_ms=0))])
@@ -106,11 +103,15 @@ class Calls:
             if wishes:
                 yield Await(self._calls)
         await self._review_answers()
-        told, self.message = transcript.results(self._calls)
-        record = Record(told, [self.message], is_boundary=True)
-        yield record
-        self._check()
-        self.steered = record.steered
+
+    def check(self) -> None:
+        """Refuse to go on where a hook has ended the turn.
+
+        Raises:
+            AgentError: it has.
+        """
+        if self._denial is not None:
+            raise self._denial
 
     async def _run(self, waiting: Sequence[tuple[Call, Tool]]) -> AsyncGenerator[Emission, None]:
         try:
@@ -122,7 +123,7 @@ class Calls:
                     self._start(starting)
                 for events in await self._ended():
                     yield Tell(events)
-                self._check()
+                self.check()
         finally:
             for task in self._running:
                 task.cancel()
@@ -198,10 +199,6 @@ class Calls:
             self._denial = self._denial or error
             return replace(result, content=WITHHELD, is_error=True)
         return result if content == result.content else replace(result, content=_capped(content))
-
-    def _check(self) -> None:
-        if self._denial is not None:
-            raise self._denial
 
     def _start(self, starting: Sequence[tuple[Call, Tool]]) -> None:
         for call, tool in starting:

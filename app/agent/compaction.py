@@ -13,7 +13,7 @@ import orjson
 from app.errors import AgentError, ProviderError
 from app.journal.asides import CompactionCompleted
 from app.messages import Image, Message, Reasoning, Text, ToolResult, ToolUse, Usage
-from app.providers.base import Finish, ModelRequest, Provider, TextChunk
+from app.providers.base import Finish, ModelRequest, Provider, TextChunk, UsageChunk
 
 CHARACTERS_A_TOKEN = 4
 IMAGE_TOKENS = 1500
@@ -48,6 +48,18 @@ class Summary:
 
     message: Message
     usage: Usage
+
+
+class Unsummed(AgentError):
+    """No summary was to be had, or none that helps.
+
+    Args:
+        usage: what the provider reported of the call all the same.
+    """
+
+    def __init__(self, reason: str, message: str, usage: Usage) -> None:
+        super().__init__(reason, message)
+        self.usage = usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,7 @@ async def sum_up(provider: Provider, model: str, parts: Cut, *, context_tokens: 
     """Have the model sum up the older messages.
 
     Raises:
-        AgentError: `COMPACTION_FAILED`; it did not, or the summary with what is kept is no shorter than what there was.
+        Unsummed: `COMPACTION_FAILED`; it did not, or the summary is no shorter than what it sums up.
     """
     request = ModelRequest(model, _SYSTEM, [_asking(parts.older, context_tokens)], max_tokens=MOST_SUMMARY_TOKENS)
     texts: list[str] = []
@@ -109,13 +121,13 @@ async def sum_up(provider: Provider, model: str, parts: Cut, *, context_tokens: 
             async for chunk in chunks:
                 if isinstance(chunk, TextChunk):
                     texts.append(chunk.text)
-                elif isinstance(chunk, Finish):
+                elif isinstance(chunk, UsageChunk | Finish):
                     usage = chunk.usage
     except ProviderError as error:
-        raise AgentError("COMPACTION_FAILED", f"The summary could not be had: {error.detail}") from error
+        raise Unsummed("COMPACTION_FAILED", f"The summary could not be had: {error.detail}", usage) from error
     message = Message("user", (Text(_OPENING + "".join(texts).strip()),))
     if not texts or tokens_of([message]) >= tokens_of(parts.older):
-        raise AgentError("COMPACTION_FAILED", "The summary is not shorter than what it sums up.")
+        raise Unsummed("COMPACTION_FAILED", "The summary is not shorter than what it sums up.", usage)
     return Summary(message, usage)
 
 

@@ -6,17 +6,17 @@ what it yields is durable before it goes on, so that a tool runs only after its 
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from app import clock
-from app.agent import compaction
+from app.agent import compaction, transcript
 from app.agent.answers import Wanted
 from app.agent.budget import Budget
 from app.agent.calls import Calls, Spawn
-from app.agent.compaction import Memory
+from app.agent.compaction import Memory, Unsummed
 from app.agent.emissions import Emission, Record, SumUp, Tell
 from app.agent.points import NO_POINTS, Points
 from app.agent.step import Ask, RetryPolicy, Step
@@ -131,9 +131,9 @@ class Loop:
         self._memory = Memory(task.provider, task.model, task.context_tokens)
 
     def unrecorded(self) -> TurnChange:
-        """Return what budgets have to count of a step that will not be recorded."""
-        tokens = self._step.streamed if self._step is not None else 0
-        return TurnChange(spent_tokens=tokens, running_ms=self._lap())
+        """Return what there is to count that no entry of the loop's has counted, the time since the last one with it."""
+        change = self._step.tally.unrecorded if self._step is not None else TurnChange()
+        return replace(change, running_ms=self._lap())
 
     async def run(self) -> AsyncGenerator[Emission, None]:
         """Carry the turn to its end; the last emission ends it `completed`.
@@ -153,7 +153,11 @@ class Loop:
                 async with aclosing(calls.run()) as emissions:
                     async for emission in emissions:
                         yield emission
-                self._history += [calls.message, *calls.steered]
+                told, message = transcript.results(open_calls)
+                answered = Record(told, [message], TurnChange(running_ms=self._lap()), is_boundary=True)
+                yield answered
+                calls.check()
+                self._history += [message, *answered.steered]
             async with aclosing(self._ask()) as emissions:
                 async for emission in emissions:
                     yield emission
@@ -188,6 +192,8 @@ class Loop:
         try:
             async with aclosing(self._points.answer(step, self._limits.retries, self._fallbacks())) as emissions:
                 async for emission in emissions:
+                    if isinstance(emission, Record) and emission.change is not None:
+                        self._usage += emission.change.usage
                     yield emission
         except ProviderError as error:
             if is_last or error.reason != "CONTEXT_OVERFLOW" or compaction.cut(self._history) is None:
@@ -204,15 +210,17 @@ class Loop:
         parts, before = compaction.cut(self._history), len(self._history)
         if parts is None:
             return
+        self._task.budget.check()
         yield Tell([CompactionStarted(compaction.tokens_of(self._history), before)])
         try:
             summary = await self._memory.sum_up(parts)
-        except AgentError as error:
-            yield Tell([CompactionFailed(error.detail)])
+        except Unsummed as error:
+            self._usage += error.usage
+            yield Record([CompactionFailed(error.detail, error.usage)], change=TurnChange.of(error.usage))
             raise
         self._history = [summary.message, *parts.kept]
         self._memory.take(self._history)
-        self._usage = _sum(self._usage, summary.usage)
+        self._usage += summary.usage
         warnings = self._task.budget.spend(tokens=summary.usage.total_tokens, output=summary.usage.output_tokens)
         yield SumUp(compaction.Compacted.of(parts, summary))
         yield Tell(warnings)
@@ -268,10 +276,10 @@ class Loop:
         made = 0 if self._refusal else len(calls)
         self._steps += 1
         self._tool_calls += made
-        self._usage = _sum(self._usage, finish.usage)
+        counted = step.tally.unrecorded
+        self._usage += counted.usage
         self._text = step.text or self._text
-        output = finish.usage.output_tokens or step.streamed
-        events += self._task.budget.spend(tokens=_spent(step), output=output, tool_calls=made)
+        events += self._task.budget.spend(tokens=step.tally.spent, output=step.tally.output, tool_calls=made)
         messages, ending, value = [message] if message else [], None, None
         if not calls:
             correction = await self._wanted.take(step.text)
@@ -285,11 +293,11 @@ class Loop:
         change = TurnChange(
             1,
             made,
-            finish.usage,
+            counted.usage,
             self._text or None,
             step.text or None,
             ending,
-            spent_tokens=_spent(step),
+            spent_tokens=counted.spent_tokens,
             running_ms=self._lap(),
             structured_output=None if value is None else orjson.dumps(value).decode(),
             schema_warnings=self._wanted.warnings,
@@ -306,11 +314,6 @@ def _ending(finish: Finish) -> Ending:
     return Ending("completed", "end_turn" if finish.stop_reason == "tool_use" else finish.stop_reason)
 
 
-def _spent(step: Step) -> int:
-    """Return what budgets count of a step: what the provider reported, else the pieces that it streamed."""
-    return step.finish.usage.total_tokens or step.streamed
-
-
 def _completion(step: Step, calls: Sequence[Call]) -> list[Event]:
     events: list[Event] = []
     if step.reasoning:
@@ -320,12 +323,3 @@ def _completion(step: Step, calls: Sequence[Call]) -> list[Event]:
     events.extend(ToolCallRequested(step.number, call.id, call.name, call.args) for call in calls)
     events.append(StepCompleted(step.number, step.finish.stop_reason, step.finish.usage))
     return events
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        one.input_tokens + other.input_tokens,
-        one.output_tokens + other.output_tokens,
-        one.cache_creation_tokens + other.cache_creation_tokens,
-        one.cache_read_tokens + other.cache_read_tokens,
-    )

@@ -11,11 +11,23 @@ import orjson
 
 from app import clock, ids, telemetry
 from app.agent.budget import Budget
-from app.agent.emissions import Discard, Emission, Say, Tell
+from app.agent.emissions import Discard, Emission, Record, Say, Tell
+from app.agent.tally import Tally
 from app.errors import ProviderError
+from app.journal.entry import TurnChange
 from app.journal.types import ReasoningDelta, Retrying, StepStarted, TextDelta, ToolCallDelta
 from app.messages import Block, Message, Reasoning, Text, ToolUse
-from app.providers.base import Finish, ModelChunk, ModelRequest, Provider, ReasoningChunk, TextChunk, ToolCallChunk, VendorChunk
+from app.providers.base import (
+    Finish,
+    ModelChunk,
+    ModelRequest,
+    Provider,
+    ReasoningChunk,
+    TextChunk,
+    ToolCallChunk,
+    UsageChunk,
+    VendorChunk,
+)
 from app.providers.deadlines import Watch
 
 Next: TypeAlias = Callable[[AsyncGenerator[ModelChunk, None]], Awaitable[ModelChunk | None]]
@@ -86,7 +98,7 @@ class Step:
         budget: looked at before each try and while the answer streams.
 
     Attributes:
-        streamed: tokens of the answer that have come, counted in pieces.
+        tally: what the present try has used up; those before it are on record.
     """
 
     def __init__(
@@ -100,7 +112,7 @@ class Step:
         budget: Budget | None = None,
     ) -> None:
         self._budget = budget or Budget()
-        self.streamed = 0
+        self.tally = Tally()
         self._provider = provider
         self._name = name
         self._request = request
@@ -134,9 +146,12 @@ class Step:
                 return
             yield Tell([retrying])
             was_begun, self._answer = self._answer.is_begun, _Answer()
+            for emission in self._account():
+                yield emission
             if was_begun:
                 yield Discard(self.number, retrying.reason)
             await asyncio.sleep(retrying.delay_ms / 1000)
+            self._budget.check()
             attempt = attempt + 1 if retrying.model is None else 1
             if was_begun:
                 yield Tell([StepStarted(self.number)])
@@ -181,6 +196,16 @@ class Step:
     def rewrite(self, text: str) -> None:
         """Keep another text than the one that was shown."""
         self._rewritten = text
+
+    def _account(self) -> Iterator[Emission]:
+        """Count what a try that failed has used up, and begin anew."""
+        tally, self.tally = self.tally, Tally()
+        change = tally.record()
+        if change != TurnChange():
+            yield Record((), change=change)
+        warnings = self._budget.spend(tokens=tally.spent, output=tally.output)
+        if warnings:
+            yield Tell(warnings)
 
     def _next_try(self, policy: RetryPolicy, attempt: int, error: ProviderError, others: Iterator[Ask]) -> Retrying:
         """Say what comes after a try that failed; where this model's tries are spent, turn to the next.
@@ -237,10 +262,13 @@ class Step:
 
     def _take(self, chunk: ModelChunk) -> Emission | None:
         answer = self._answer
-        if not isinstance(chunk, Finish | VendorChunk):
-            self.streamed += chunk.tokens if isinstance(chunk, TextChunk | ReasoningChunk) else 1
-            self._budget.check_stream(self.streamed)
+        if isinstance(chunk, TextChunk | ReasoningChunk | ToolCallChunk):
+            self.tally.streamed += 1 if isinstance(chunk, ToolCallChunk) else chunk.tokens
+            self._budget.check_stream(self.tally.streamed)
         match chunk:
+            case UsageChunk(usage):
+                change = self.tally.report(usage)
+                return None if change is None else Record((), change=change)
             case VendorChunk(value):
                 answer.vendor.append(value)
                 return None
@@ -254,6 +282,7 @@ class Step:
                 return self._take_call(chunk)
             case Finish():
                 answer.finish = chunk
+                self.tally.finish(chunk.usage)
                 return None
 
     def _take_call(self, chunk: ToolCallChunk) -> Emission:

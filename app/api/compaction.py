@@ -7,16 +7,20 @@ from starlette.responses import Response
 
 from app import history, idempotency, realms, sessions
 from app.agent import compaction
+from app.agent.budget import Budget, meters
+from app.agent.compaction import Unsummed
 from app.api import documents, schemas, views
 from app.api.answers import as_json
 from app.api.dependencies import House, Rooms, body, keyed
 from app.errors import AgentError, SessionArchived, SessionBusy, SessionCompactionDisabled
 from app.journal.asides import CompactionFailed, CompactionStarted
-from app.journal.entry import Entry
+from app.journal.entry import Entry, TurnChange
 from app.journal.event import Event
 from app.journal.journal import Transaction
+from app.messages import NO_USAGE, Usage
 from app.sessions import Session
 from app.turns import compacting
+from app.turns.claims import session_used
 
 router = APIRouter(tags=["sessions"])
 
@@ -47,20 +51,20 @@ async def compact(
     outcome = await _sum_up(house, session, parts)
     async with house.journal.transaction() as tx:
         await _conclude(tx, session, parts, outcome)
-        await idempotency.keep(
-            tx, key, session_id=session.id
-        )  # with the summary: of a server that dies before it, none is left
+        # With the summary: where the server dies before it, a repeat makes one.
+        await idempotency.keep(tx, key, session_id=session.id)
         return as_json(sessions.view(await sessions.get(tx.db, session_id)))
 
 
 async def _sum_up(house: House, session: Session, parts: compaction.Cut) -> compaction.Summary | CompactionFailed:
     options = session.options
     try:
+        Budget(meters(options.budget_limits, session_used(session))).check()
         return await compaction.sum_up(
             house.providers[options.provider], options.model, parts, context_tokens=house.context_tokens(options)
         )
     except AgentError as error:
-        return CompactionFailed(error.detail)
+        return CompactionFailed(error.detail, error.usage if isinstance(error, Unsummed) else NO_USAGE)
 
 
 async def _conclude(
@@ -68,9 +72,9 @@ async def _conclude(
 ) -> None:
     now = await sessions.lock(tx, before.id)
     if now.message_count != before.message_count:
-        outcome = CompactionFailed("The transcript has changed meanwhile.")
+        outcome = CompactionFailed("The transcript has changed meanwhile.", outcome.usage)
     if isinstance(outcome, CompactionFailed):
-        await _tell(tx, now, outcome)
+        await _tell(tx, now, outcome, outcome.usage)
     else:
         await compacting.keep(tx, _still(now), None, compaction.Compacted.of(parts, outcome))
 
@@ -83,5 +87,5 @@ def _still(session: Session) -> Session:
     return session
 
 
-async def _tell(tx: Transaction, session: Session, event: Event) -> None:
-    await tx.append(Entry(session.id, session.fence, None, [event]))
+async def _tell(tx: Transaction, session: Session, event: Event, usage: Usage = NO_USAGE) -> None:
+    await tx.append(Entry(session.id, session.fence, None, [event], change=TurnChange.of(usage)))

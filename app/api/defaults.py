@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import CapabilityUnavailable, InvalidRequest
+from app.errors import CapabilityUnavailable, InvalidRequest, Refused
 from app.hooks.registry import Registry as Hooks
 from app.providers.registry import Providers, infer
 from app.realms import Config, FallbackModel
@@ -37,6 +37,14 @@ class Defaults:
     def model(self) -> str:
         """The model of sessions that name none."""
         return self.config.default_model or self.server_model
+
+    @property
+    def served_by(self) -> str | None:
+        """The provider of sessions that name nothing; None where this server cannot serve their model any more."""
+        try:
+            return self.providers.choose(self.model, self.config.default_provider)
+        except Refused:
+            return None
 
     def provider(self, model: str | None) -> str | None:
         """Return the provider of a session that names none; None leaves it to the model's name.

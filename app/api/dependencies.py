@@ -9,13 +9,16 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
+from app.agent.loop import Limits
 from app.api import problems, strict_json
+from app.api.defaults import Defaults
 from app.errors import BodyTooLarge, InvalidCursor, InvalidRequest, UnsupportedMediaType
 from app.hooks.registry import Registry as Hooks
 from app.idempotency import Request as KeyedRequest
 from app.journal.journal import Journal
 from app.providers import models
 from app.providers.registry import Providers
+from app.realms import Config
 from app.sessions import Options
 from app.tools.registry import Registry
 from app.turns.claims import Claimant
@@ -40,13 +43,17 @@ class House:
     max_wait_seconds: float
     sse_ping_seconds: float
     pool_size: int
-    unknown_context_tokens: int
+    limits: Limits
     is_ready: Callable[[], Mapping[str, bool]]
     """What `/readyz` tells: each thing that must be so, and whether it is."""
 
+    def defaults(self, config: Config) -> Defaults:
+        """Return what holds in a realm where a session says nothing."""
+        return Defaults(config, self.providers, self.default_model, self.tools, self.hooks)
+
     def context_tokens(self, options: Options) -> int:
         """Return how much a session's model reads at most."""
-        return models.context_tokens(options.provider, options.model, unknown=self.unknown_context_tokens)
+        return models.context_tokens(options.provider, options.model, unknown=self.limits.unknown_context_tokens)
 
 
 def house(request: Request) -> House:

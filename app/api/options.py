@@ -9,7 +9,6 @@ from app.agent import schemas as output_schemas
 from app.api import schemas
 from app.api.defaults import Defaults
 from app.errors import InvalidRequest
-from app.providers.registry import Providers
 from app.realms import BudgetLimits
 from app.sessions import Options, Session
 from app.tools import offered
@@ -97,11 +96,11 @@ def _with_answer(defaults: Defaults, options: Options, asked: schemas.ChangeSess
     if "structured_output_retries" in given:
         options = replace(options, structured_output_retries=_retries(defaults, asked.structured_output_retries))
     if "budget_limits" in given:
-        options = replace(options, budget_limits=_limits(asked.budget_limits or defaults.config.budget_limits))
+        options = replace(options, budget_limits=_changed_limits(defaults, options, asked.budget_limits))
     return options
 
 
-def overrides(providers: Providers, session: Session, asked: schemas.StartTurn) -> dict[str, Any]:
+def overrides(defaults: Defaults, session: Session, asked: schemas.StartTurn) -> dict[str, Any]:
     """Read what a caller gives for one turn alone.
 
     Raises:
@@ -111,9 +110,8 @@ def overrides(providers: Providers, session: Session, asked: schemas.StartTurn) 
     if asked.max_tokens is not None:
         given["max_tokens"] = asked.max_tokens
     if asked.model is not None:
-        is_gateway = session.options.provider == "openai_compatible"
-        provider = providers.choose(asked.model, session.options.provider if is_gateway else None)
-        providers.check_params(provider, session.options.provider_params)
+        provider = defaults.providers.choose(asked.model, _provider(defaults, session.options, asked.model))
+        defaults.providers.check_params(provider, session.options.provider_params)
         given |= {"model": asked.model, "provider": provider}
     if asked.output_schema is not None:
         given["output_schema"] = asked.output_schema
@@ -136,6 +134,12 @@ def _limits(limits: BudgetLimits | None) -> dict[str, Any] | None:
     return limits.model_dump(exclude_none=True) or None if limits is not None else None
 
 
+def _changed_limits(defaults: Defaults, options: Options, asked: BudgetLimits | None) -> dict[str, Any] | None:
+    if asked is None:
+        return _limits(defaults.config.budget_limits)
+    return merged(options.budget_limits or {}, asked.model_dump(exclude_unset=True)) or None
+
+
 def _retries(defaults: Defaults, asked: int | None) -> int:
     if asked is not None:
         return asked
@@ -144,14 +148,18 @@ def _retries(defaults: Defaults, asked: int | None) -> int:
 
 
 def _with_model(defaults: Defaults, options: Options, asked: schemas.ChangeSession) -> Options:
-    """A gateway serves models of any name, so a session that uses one stays there unless told otherwise."""
     is_default = "model" in asked.model_fields_set and asked.model is None
     model = defaults.model if is_default else asked.model or options.model
-    if "provider" not in asked.model_fields_set and options.provider == "openai_compatible" and not is_default:
-        provider: str | None = options.provider
-    else:
+    if is_default or "provider" in asked.model_fields_set:
         provider = asked.provider or defaults.provider(None if is_default else model)
+    else:
+        provider = _provider(defaults, options, model)
     return replace(options, model=model, provider=defaults.providers.choose(model, provider))
+
+
+def _provider(defaults: Defaults, options: Options, model: str) -> str | None:
+    """Return whom to ask where a session is given another model alone: a gateway serves any, so that a session stays there."""
+    return options.provider if options.provider == "openai_compatible" else defaults.provider(model)
 
 
 def changes(session: Session, options: Options, asked: schemas.ChangeSession) -> dict[str, Any]:

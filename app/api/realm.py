@@ -8,7 +8,6 @@ from starlette.responses import Response
 from app import realms
 from app.api import documents, realm_schemas
 from app.api.answers import as_json
-from app.api.defaults import Defaults
 from app.api.dependencies import House, Query, Rooms, body
 from app.realms import Realm
 
@@ -65,7 +64,7 @@ async def patch(
 
 def _check(house: House, realm: Realm) -> None:
     """Refuse, with the transaction that wrote it, a configuration under which no session could be made."""
-    Defaults(realm.config, house.providers, house.default_model, house.tools, house.hooks).check()
+    house.defaults(realm.config).check()
 
 
 def _told(realm: Realm) -> Response:

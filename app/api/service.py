@@ -1,4 +1,4 @@
-"""Routes of the service itself: is it alive, is it ready, what does it measure, what can it do."""
+"""Routes of the service itself: is it alive, is it ready, what does it measure, which models does it know."""
 
 from dataclasses import asdict
 
@@ -9,9 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from app import realms, telemetry
 from app.api import documents, views
 from app.api.answers import as_json
-from app.api.defaults import Defaults
 from app.api.dependencies import Query, Rooms
-from app.errors import Refused
 from app.providers import models
 
 router = APIRouter(tags=["service"])
@@ -45,21 +43,6 @@ async def metrics(house: Rooms) -> Response:
     return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/capabilities", summary="What this server can do")
-async def capabilities(request: Request, house: Rooms) -> Response:
-    """Tell which providers, tools and ways of asking are on."""
-    Query(request)
-    return as_json({
-        "providers": sorted(house.providers),
-        "default_model": house.default_model,
-        "builtin_tools": list(house.tools.names()),
-        "on_busy": ["reject", "queue", "steer", "interrupt"],
-        "interrupt_modes": ["now", "after_step"],
-        "compaction": True,
-        "limits": {"max_body_bytes": house.max_body_bytes, "max_wait_seconds": house.max_wait_seconds},
-    })
-
-
 @router.get(
     "/v1/models",
     responses={200: {"model": views.ModelList}, **documents.problems(422)},
@@ -70,7 +53,9 @@ async def list_models(request: Request, house: Rooms) -> Response:
     Query(request)
     async with house.journal.database.connection() as db:
         config = (await realms.get(db)).config
-    default = _default(Defaults(config, house.providers, house.default_model, house.tools, house.hooks))
+    defaults = house.defaults(config)
+    provider = defaults.served_by
+    default = None if provider is None else (provider, defaults.model)
     listed: list[tuple[str, str]] = [*models.current(house.providers)]
     if default is not None and default not in listed:
         listed.append(default)
@@ -86,11 +71,3 @@ async def list_models(request: Request, house: Rooms) -> Response:
         ],
         "open_providers": [name for name in models.OPEN if name in house.providers],
     })
-
-
-def _default(defaults: Defaults) -> tuple[str, str] | None:
-    """Return provider and model of sessions that name none; None where this server can no longer serve that model."""
-    try:
-        return defaults.providers.choose(defaults.model, defaults.config.default_provider), defaults.model
-    except Refused:
-        return None

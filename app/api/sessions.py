@@ -14,7 +14,7 @@ from app.copies import imports
 from app.copies.document import SessionExport
 from app.errors import InvalidRequest, SessionPersistenceDisabled
 from app.journal.journal import Transaction
-from app.realms import FallbackModel, Realm
+from app.realms import FallbackModel
 from app.sessions import Session
 from app.turns import desk, endings, turn
 from app.turns.desk import NewTurn
@@ -100,7 +100,7 @@ async def change(
     async with house.journal.transaction() as tx:
         session = await sessions.lock(tx, session_id)
         realm = await realms.get(tx.db)
-        new = options.changed(_defaults(house, realm), session, asked)
+        new = options.changed(house.defaults(realm.config), session, asked)
         changes = options.changes(session, new, asked)
         changed = await sessions.update(tx, session, new, changes, config_generation=realm.generation)
     return as_json(sessions.view(changed))
@@ -176,11 +176,11 @@ async def _open(tx: Transaction, house: House, asked: schemas.CreateSession) -> 
     realm = await realms.get(tx.db)
     kept_prompt = schemas.kept_blocks(asked.prompt) if asked.is_deferred and asked.prompt is not None else None
     if asked.resume_session is not None:
-        session = await _resume(tx, _defaults(house, realm), asked, asked.resume_session)
+        session = await _resume(tx, house.defaults(realm.config), asked, asked.resume_session)
         return session if kept_prompt is None else await sessions.keep_prompt(tx, session, kept_prompt)
     session = await sessions.create(
         tx,
-        options.chosen(_defaults(house, realm), asked),
+        options.chosen(house.defaults(realm.config), asked),
         title=asked.title,
         labels=asked.labels or {},
         kept_prompt=kept_prompt,
@@ -223,10 +223,6 @@ async def _act(request: Request, house: House, session_id: str, asked: schemas.N
         view = sessions.view(await act(tx, await sessions.lock(tx, session_id)))
         await idempotency.keep(tx, key, session_id=session_id, response=view)
     return as_json(view)
-
-
-def _defaults(house: House, realm: Realm) -> Defaults:
-    return Defaults(realm.config, house.providers, house.default_model, house.tools, house.hooks)
 
 
 def _query(request: Request) -> catalog.Query:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app import idempotency, sessions
+from app import idempotency, realms, sessions
 from app.api import answers, documents, options, schemas, views
 from app.api.answers import Accepted, as_json
 from app.api.dependencies import House, Manner, Query, Rooms, body, keyed, manner
@@ -41,7 +41,11 @@ async def start(
         if kept is None:
             session = await sessions.lock(tx, session_id)
             after = session.last_seq
-            turn_id = await desk.start(tx, session, _new_turn(house, session, asked), house.claimant)
+            defaults = house.defaults((await realms.get(tx.db)).config)
+            new = NewTurn(
+                schemas.prompt_text(asked.prompt), options.overrides(defaults, session, asked), asked.on_busy or "reject"
+            )
+            turn_id = await desk.start(tx, session, new, house.claimant)
             is_steered = turn_id == session.current_turn_id
             await idempotency.keep(tx, key, session_id=session.id, turn_id=turn_id, response=is_steered or None)
         else:
@@ -172,8 +176,3 @@ def _to_stop(session: Session, seen_turn_id: str | None, asked: schemas.Interrup
     if seen_turn_id is None or wanted != seen_turn_id:
         raise SessionNotRunning("There is no such live turn to interrupt.", session_id=session.id)
     return seen_turn_id
-
-
-def _new_turn(house: House, session: Session, asked: schemas.StartTurn) -> NewTurn:
-    overrides = options.overrides(house.providers, session, asked)
-    return NewTurn(schemas.prompt_text(asked.prompt), overrides, asked.on_busy or "reject")

@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from app.hooks.base import Capability, Point
 from app.providers.models import Ability
 from app.providers.registry import Name
+from app.turns.desk import OnBusy
 
 
 class UsageView(BaseModel):
@@ -202,6 +204,69 @@ class NodeList(BaseModel):
     """All nodes, the oldest first."""
 
     nodes: list[NodeView]
+
+
+class HookView(BaseModel):
+    """One of the server's hooks; a session may disable those that are not required."""
+
+    id: str
+    points: list[Point]
+    capability: Capability
+    is_required: bool
+
+
+class ToolCategories(BaseModel):
+    """Categories of tools: whether a session that says nothing is offered them. Those that are off here cannot be asked for."""
+
+    builtins: bool
+    shell: bool
+    subagents: bool
+    memory: bool
+    mob: bool
+
+
+class TurnLimits(BaseModel):
+    """What bounds a turn, whatever its session says."""
+
+    step_limit: int
+    turn_timeout_seconds: float
+    turn_output_tokens: int
+    tool_timeout_seconds: float
+    answer_timeout_seconds: float
+
+
+class ServerLimits(TurnLimits):
+    """What bounds requests and turns."""
+
+    max_body_bytes: int
+    max_wait_seconds: float
+    max_labels: int
+
+
+class Capabilities(BaseModel):
+    """What this server has, in the caller's realm.
+
+    `mcp_servers` are the tools of each as they are now. `options` and `turn_options` name the fields of a new session and of a
+    turn: one that is false is refused. `default_provider` is null where the default model cannot be served any more.
+    """
+
+    providers: list[Name]
+    open_providers: list[Name]
+    default_model: str
+    default_provider: Name | None
+    builtin_tools: list[str]
+    http_tools: list[str]
+    mcp_servers: dict[str, list[str]]
+    tools: ToolCategories
+    options: dict[str, bool]
+    turn_options: dict[str, bool]
+    hooks: list[HookView]
+    on_busy: list[OnBusy]
+    interrupt_modes: list[Literal["now", "after_step"]]
+    compaction: bool
+    fork: bool
+    export: bool
+    limits: ServerLimits
 
 
 class Problem(BaseModel):

@@ -126,11 +126,19 @@ class ExportedSystemMessage(_Message):
 
 
 class ExportedUserMessage(_Message):
-    """What was asked."""
+    """What was asked; or a summary, which stands in for the messages up to `sums_up_to` when the model reads on."""
 
     role: Literal["user"]
-    turn_id: Id
+    turn_id: Id | None
     content: Annotated[list[_UserBlock], Field(min_length=1)]
+    summary: Literal[True] | None = None
+    sums_up_to: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+
+    @model_validator(mode="after")
+    def _is_summary_or_none(self) -> "ExportedUserMessage":
+        if (self.summary is None) != (self.sums_up_to is None):
+            raise ValueError("a summary says that it is one and how far it reaches")
+        return self
 
 
 class ExportedAssistantMessage(_Message):
@@ -284,6 +292,7 @@ def faults(document: SessionExport) -> Iterator[tuple[str, str]]:
         if message.turn_id is not None and message.turn_id not in turn_ids:
             yield f"messages.{index}.turn_id", "Not one of the document's turns."
     yield from _transcript_faults(document.messages)
+    yield from _summary_faults(document.messages)
 
 
 def _turn_faults(turns: Sequence[ExportedTurn]) -> Iterator[tuple[str, str]]:
@@ -308,9 +317,28 @@ def _transcript_faults(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
             yield f"messages.{index}.content", "Two calls have the same id."
     if open_ids:
         yield f"messages.{len(messages) - 1}", "Its calls have no results."
-    talk = [(index, message) for index, message in enumerate(messages) if not isinstance(message, ExportedSystemMessage)]
-    if talk and not isinstance(talk[0][1], ExportedUserMessage):
-        yield f"messages.{talk[0][0]}.role", "The first message behind the system's is the user's."
+    first = next(((index, message) for index, message in enumerate(messages) if _is_talk(message)), None)
+    if first is not None and not isinstance(first[1], ExportedUserMessage):
+        yield f"messages.{first[0]}.role", "The first message behind the system's is the user's."
+
+
+def _summary_faults(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """A summary stands in for messages before it; what the model reads behind it begins where a transcript may."""
+    for index, message in enumerate(messages):
+        if not isinstance(message, ExportedUserMessage):
+            continue
+        reach = message.sums_up_to
+        if reach is None:
+            if message.turn_id is None:
+                yield f"messages.{index}.turn_id", "Only a summary may belong to no turn."
+        elif reach > index:
+            yield f"messages.{index}.sums_up_to", "A summary stands in for messages before it."
+        elif isinstance(next(filter(_is_talk, messages[reach:]), None), ExportedToolMessage):
+            yield f"messages.{index}.sums_up_to", "A summary does not part calls from their results."
+
+
+def _is_talk(message: Any) -> bool:
+    return not isinstance(message, ExportedSystemMessage) and not (isinstance(message, ExportedUserMessage) and message.summary)
 
 
 def stored(blocks: Sequence[_Part]) -> str:

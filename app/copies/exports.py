@@ -30,18 +30,13 @@ async def export(db: Connection, session_id: str, *, has_events: bool) -> dict[s
     if session.is_ephemeral:
         raise SessionPersistenceDisabled
     turns = await forks.finished(db, session)
-    messages = await db.fetch(
-        """SELECT role, content, turn_id, stop_reason, created_at FROM messages
-           WHERE session_id = $1 AND (turn_id IS NULL OR turn_id = ANY ($2::uuid[])) ORDER BY ordinal""",
-        session.id,
-        [row["id"] for row in turns],
-    )
+    messages = await db.fetch(forks.MESSAGES, session.id, [row["id"] for row in turns])
     document = {
         "format": FORMAT,
         "version": VERSION,
         "session": _session(session),
         "turns": [_turn(row) for row in turns],
-        "messages": [_message(ordinal, row) for ordinal, row in enumerate(messages, 1)],
+        "messages": [_message(row) for row in messages],
     }
     return document | {"events": await _events(db, session)} if has_events else document
 
@@ -81,15 +76,17 @@ def _turn(row: Row) -> dict[str, Any]:
     }
 
 
-def _message(ordinal: int, row: Row) -> dict[str, Any]:
+def _message(row: Row) -> dict[str, Any]:
     """Show a message with what only its vendor reads, unlike the history that callers are shown."""
     shown = {
-        "ordinal": ordinal,
+        "ordinal": row["place"],
         "role": row["role"],
         "turn_id": None if row["turn_id"] is None else str(row["turn_id"]),
         "content": _fragment(row["content"]),
         "created_at": clock.rfc3339(row["created_at"]),
     }
+    if row["is_summary"]:
+        return shown | {"summary": True, "sums_up_to": row["sums_up_to"]}
     return shown | {"stop_reason": row["stop_reason"]} if row["role"] == "assistant" else shown
 
 

@@ -20,11 +20,24 @@ SELECT $2, copied.id, number, status, prompt, overrides, attempt, recoveries, st
 FROM turns t JOIN unnest($3::uuid[], $4::uuid[]) AS copied(original, id) ON t.id = copied.original
 WHERE t.session_id = $1
 """
-_COPY_MESSAGES = """
-INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at)
-SELECT $2, row_number() OVER (ORDER BY ordinal), copied.id, role, content, stop_reason, created_at
-FROM messages m LEFT JOIN unnest($3::uuid[], $4::uuid[]) AS copied(original, id) ON m.turn_id = copied.original
-WHERE m.session_id = $1 AND NOT m.is_summary AND (m.turn_id IS NULL OR copied.id IS NOT NULL)
+MESSAGES = """
+WITH left_out AS (
+  SELECT min(ordinal) AS ordinal FROM messages WHERE session_id = $1 AND NOT is_summary AND turn_id <> ALL ($2::uuid[])
+), kept AS (
+  SELECT m.*, row_number() OVER (ORDER BY m.ordinal) AS place FROM messages m, left_out
+  WHERE m.session_id = $1 AND CASE WHEN m.is_summary THEN m.sums_up_to < coalesce(left_out.ordinal, m.ordinal)
+                                   ELSE m.turn_id IS NULL OR m.turn_id = ANY ($2::uuid[]) END
+)
+SELECT place, CASE WHEN turn_id = ANY ($2::uuid[]) THEN turn_id END AS turn_id, role, content, stop_reason, created_at,
+       is_summary,
+       CASE WHEN is_summary THEN (SELECT count(*) FROM kept below WHERE below.ordinal <= kept.sums_up_to) END AS sums_up_to
+FROM kept ORDER BY place
+"""
+"""The system's messages of a session and those of some turns, counted anew; and summaries that stand in for these alone."""
+_COPY_MESSAGES = f"""
+INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at, is_summary, sums_up_to)
+SELECT $3, place, copied.id, role, content, stop_reason, created_at, is_summary, sums_up_to
+FROM ({MESSAGES}) m LEFT JOIN unnest($2::uuid[], $4::uuid[]) AS copied(original, id) ON m.turn_id = copied.original
 """
 
 
@@ -54,7 +67,7 @@ async def fork(tx: Transaction, session_id: str, through_turn: int | None) -> Se
     old = [row["id"] for row in originals]
     new = [ids.turn_id() for _ in originals]
     await tx.db.execute(_COPY_TURNS, source.id, copy.id, old, new)
-    await tx.db.execute(_COPY_MESSAGES, source.id, copy.id, old, new)
+    await tx.db.execute(_COPY_MESSAGES, source.id, old, copy.id, new)
     return await opening.settle(tx, copy.id, source.options)
 
 

@@ -29,10 +29,12 @@ FROM unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::int[], $7::int[],
 """
 _TURN_COLUMNS = 19
 _MESSAGES = """
-INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at)
-SELECT $1, * FROM unnest($2::int[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
+INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at, sums_up_to, is_summary)
+SELECT $1, m.*, sums_up_to IS NOT NULL
+FROM unnest($2::int[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::int[])
+  AS m(ordinal, turn_id, role, content, stop_reason, created_at, sums_up_to)
 """
-_MESSAGE_COLUMNS = 6
+_MESSAGE_COLUMNS = 7
 
 
 async def resume(tx: Transaction, exported: SessionExport) -> Session:
@@ -58,6 +60,7 @@ async def resume(tx: Transaction, exported: SessionExport) -> Session:
             document.stored(message.content),
             getattr(message, "stop_reason", None),
             _time(message.created_at),
+            getattr(message, "sums_up_to", None),
         )
         for message in exported.messages
     ]
@@ -87,7 +90,7 @@ async def _restore(tx: Transaction, exported: SessionExport) -> None:
     session, usage = exported.session, exported.session.usage
     await tx.db.execute(
         """UPDATE sessions SET created_at = $2, updated_at = $3, input_tokens = $4, output_tokens = $5,
-                  cache_creation_tokens = $6, cache_read_tokens = $7 WHERE id = $1""",
+                  cache_creation_tokens = $6, cache_read_tokens = $7, spent_tokens = $8, tool_call_count = $9 WHERE id = $1""",
         session.session_id,
         _time(session.created_at),
         _time(session.updated_at),
@@ -95,6 +98,8 @@ async def _restore(tx: Transaction, exported: SessionExport) -> None:
         usage.output_tokens,
         usage.cache_creation_tokens,
         usage.cache_read_tokens,
+        usage.input_tokens + usage.output_tokens,
+        sum(turn.tool_calls for turn in exported.turns),
     )
 
 

@@ -25,6 +25,8 @@ async def settle(tx: Transaction, session_id: str, options: Options) -> Session:
              turn_count = (SELECT count(*) FROM turns WHERE session_id = $1),
              last_assistant_text = (SELECT text FROM turns WHERE session_id = $1 AND text <> '""'
                                     ORDER BY started_at DESC NULLS LAST, number DESC LIMIT 1),
+             summed_up_to = coalesce((SELECT sums_up_to FROM messages WHERE session_id = $1 AND is_summary
+                                      ORDER BY ordinal DESC LIMIT 1), 0),
              is_system_prompt_due = $2
            WHERE id = $1""",
         session_id,

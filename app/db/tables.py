@@ -187,6 +187,7 @@ messages = Table(
     Column("stop_reason", Text),
     Column("created_at", _AT, nullable=False),
     Column("is_summary", Boolean, nullable=False, server_default=text("false")),
+    Column("sums_up_to", Integer, comment="of a summary: ordinal up to which it stands in for messages"),
     PrimaryKeyConstraint("session_id", "ordinal"),
     CheckConstraint("role IN ('system', 'user', 'assistant', 'tool')", name="role_known"),
 )

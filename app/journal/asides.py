@@ -93,3 +93,4 @@ class CompactionFailed(Event):
 
     type = "compaction_failed"
     error: str
+    usage: Usage

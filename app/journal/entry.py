@@ -45,6 +45,11 @@ class TurnChange:
     structured_output: str | None = None
     schema_warnings: Sequence[str] = ()
 
+    @classmethod
+    def of(cls, usage: Usage) -> "TurnChange":
+        """Return what a model call adds that is no step."""
+        return cls(usage=usage, spent_tokens=usage.total_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

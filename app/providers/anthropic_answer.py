@@ -117,9 +117,9 @@ class AnswerReader:
         self._count(reading.object_of(event.get("message")).get("usage"))
 
     def _change_message(self, event: Json) -> None:
-        self._count(event.get("usage"))
         if reason := reading.object_of(event.get("delta")).get("stop_reason"):
             self.stop_reason = STOP_REASONS.get(reading.text_of(reason), "end_turn")
+        self._count(event.get("usage"))
 
     def _stop_message(self, _event: Json) -> None:
         self.is_done = True
@@ -178,6 +178,8 @@ class AnswerReader:
             value = usage.get(wire_name) if isinstance(usage, dict) else None
             if value is not None:
                 self._usage[name] = reading.token_count(value)
+        if not self.is_finished:
+            self._chunks.count(Usage(**self._usage))
 
 
 def _error_event(error: object) -> ProviderError:

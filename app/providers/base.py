@@ -82,6 +82,13 @@ class ToolCallChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageChunk:
+    """What the vendor has counted of this answer so far; it takes the place of the report before."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The vendor said that the answer is complete; always the last chunk, exactly once."""
 
@@ -89,7 +96,7 @@ class Finish:
     usage: Usage
 
 
-ModelChunk: TypeAlias = TextChunk | ReasoningChunk | VendorChunk | ToolCallChunk | Finish
+ModelChunk: TypeAlias = TextChunk | ReasoningChunk | VendorChunk | ToolCallChunk | UsageChunk | Finish
 
 
 @dataclass(frozen=True, slots=True)

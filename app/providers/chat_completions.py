@@ -181,6 +181,13 @@ class AnswerReader:
             raise _error_event(error)
         if usage := event.get("usage"):
             self._usage = _usage(usage)
+        try:
+            self._take_choice(event)
+        finally:
+            if usage and not self.is_finished:
+                self._chunks.count(self._usage)
+
+    def _take_choice(self, event: Json) -> None:
         if choices := event.get("choices"):
             choice = reading.object_of(reading.list_of(choices)[0])
             if delta := choice.get("delta"):

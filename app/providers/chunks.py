@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 from app.errors import ProviderError
-from app.messages import StopReason, Usage
+from app.messages import NO_USAGE, StopReason, Usage
 from app.providers import refusals
-from app.providers.base import Finish, ModelChunk, ReasoningChunk, TextChunk
+from app.providers.base import Finish, ModelChunk, ReasoningChunk, TextChunk, UsageChunk
 
 Channel: TypeAlias = Literal["text", "reasoning"]
 
@@ -23,6 +23,7 @@ class Chunks:
         self._gathered: list[ModelChunk] = []
         self._pieces: list[str] = []  # neighbours of one channel
         self._channel: Channel = "text"
+        self._usage = NO_USAGE
 
     def say(self, channel: Channel, text: str) -> None:
         """Add a piece of text or of reasoning; an empty one is none."""
@@ -39,6 +40,10 @@ class Chunks:
         self._join()
         self._gathered.append(chunk)
 
+    def count(self, usage: Usage) -> None:
+        """Report the usage so far, behind what was gathered; for answers that are not finished yet."""
+        self._usage = usage
+
     def given(self, take: Callable[[Iterable[bytes]], None], events: Iterable[bytes]) -> Iterator[ModelChunk]:
         """Let events be taken, and give what was gathered from them.
 
@@ -51,6 +56,9 @@ class Chunks:
         except ProviderError as error:
             failure = error
         self._join()
+        if self._usage != NO_USAGE:
+            self._gathered.append(UsageChunk(self._usage))
+            self._usage = NO_USAGE
         gathered, self._gathered = self._gathered, []
         return iter(gathered) if failure is None else _before(failure, gathered)
 

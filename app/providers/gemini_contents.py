@@ -238,6 +238,13 @@ class AnswerReader:
             raise _error_event(error, data)
         if usage := event.get("usageMetadata"):
             self._usage = _usage(usage)
+        try:
+            self._take_answer(event)
+        finally:
+            if usage and not self.is_finished:
+                self._chunks.count(self._usage)
+
+    def _take_answer(self, event: Json) -> None:
         if candidates := event.get("candidates"):
             self._take_candidate(reading.object_of(reading.list_of(candidates)[0]))
         elif reading.object_of(event.get("promptFeedback") or {}).get("blockReason"):

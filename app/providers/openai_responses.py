@@ -252,17 +252,20 @@ class AnswerReader:
 
     def _end(self, event: Json) -> None:
         response = reading.object_of(event.get("response"))
+        self._usage = _usage(response.get("usage"))
         reason: StopReason | None = "end_turn"
         if event["type"] == "response.incomplete":
             details = response.get("incomplete_details")
             reason = INCOMPLETE.get(reading.text_or_empty(details.get("reason"))) if isinstance(details, dict) else None
         if reason is None:
+            self._chunks.count(self._usage)
             raise refusals.unavailable("The provider broke off its answer.")
-        self._usage = _usage(response.get("usage"))
         self.stop_reason = reason
 
     def _fail(self, event: Json) -> None:
         response = event.get("response")
+        if isinstance(response, dict):
+            self._chunks.count(_usage(response.get("usage")))
         error = (response if isinstance(response, dict) else event).get("error", event)
         raise _error(error if isinstance(error, dict) else {})
 

@@ -37,21 +37,21 @@ class Registry:
     """
 
     def __init__(self, tools: Iterable[Tool], sources: Iterable[Source] = ()) -> None:
-        tools, self._sources = list(tools), list(sources)
+        tools, self.sources = list(tools), list(sources)
         _refuse_doubles([tool.spec.name for tool in tools])
-        _refuse_doubles([source.name for source in self._sources])
+        _refuse_doubles([source.name for source in self.sources])
         self._tools = {tool.spec.name: tool for tool in tools}
         self._validators: dict[str, Any] = {}
-        for source in self._sources:
+        for source in self.sources:
             for name in self._tools:
                 if name.startswith(source.name + SEPARATOR):
                     raise StartupError(f"The tool {name!r} is named like one of {source.name!r}; rename one of the two.")
 
     def snapshot(self) -> "Registry":
         """Return the tools as they are now, those of all sources too, in a registry that does not change."""
-        if not self._sources:
+        if not self.sources:
             return self
-        found = {tool.spec.name: tool for source in self._sources for tool in source.tools()}
+        found = {tool.spec.name: tool for source in self.sources for tool in source.tools()}
         snapshot = Registry([*self._tools.values(), *found.values()])
         snapshot._validators = dict(self._validators)
         return snapshot

@@ -21,11 +21,11 @@ async def keep(tx: Transaction, session: Session, turn_id: str | None, compacted
         compacted.kept - 1,
     )
     summary = compacted.summary
-    change = TurnChange(usage=summary.usage, spent_tokens=summary.usage.total_tokens)
+    change = TurnChange.of(summary.usage)
     await tx.append(Entry(session.id, session.fence, turn_id, [compacted.told], [summary.message], change, number=number))
     await tx.db.execute(
         """WITH marked AS (UPDATE sessions SET summed_up_to = $2 WHERE id = $1)
-           UPDATE messages SET is_summary = true WHERE session_id = $1 AND ordinal = $3""",
+           UPDATE messages SET is_summary = true, sums_up_to = $2 WHERE session_id = $1 AND ordinal = $3""",
         session.id,
         first_kept - 1,
         session.message_count + 1,

@@ -34,12 +34,13 @@ async def end(
     Args:
         session: locked by this transaction; its fence is taken from whoever runs the turn.
         terminal: makes the terminal event of the text so far and the usage.
-        spent: what is counted against budgets with it.
+        spent: what is counted with it that is not on record yet.
     """
     closing = transcript.close(transcript.fold(await reader.current_step(tx.db, session.id, live.id)))
     text = closing.text or live.text or ""
-    events: Sequence[Event] = [*closing.events, *steering.told(live), terminal(text, TurnUsage.of(live.usage))]
     change = replace(spent or TurnChange(), text=text, assistant_text=closing.text or None, ending=ending)
+    usage = TurnUsage.of(live.usage + change.usage)
+    events: Sequence[Event] = [*closing.events, *steering.told(live), terminal(text, usage)]
     messages = [*closing.messages, *steering.words(live)]  # accepted, so they are kept for the next turn
     await tx.append(Entry(session.id, session.fence, live.id, events, messages, change, is_settled=True))
 

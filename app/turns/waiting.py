@@ -16,7 +16,7 @@ import orjson
 from app import clock, sessions
 from app.db.engine import Connection
 from app.errors import SessionNotFound, ToolCallNotPending
-from app.journal.entry import Entry
+from app.journal.entry import Entry, TurnChange
 from app.journal.journal import Transaction
 from app.journal.types import ToolCallPending, ToolExecutionCompleted
 from app.sessions import Session
@@ -84,12 +84,17 @@ async def pend(tx: Transaction, session: Session, turn_id: str, wanted: Sequence
     await _write(tx, live, [*live.pending, *shown])
 
 
-async def park(tx: Transaction, session: Session, turn_id: str) -> bool:
+async def park(tx: Transaction, session: Session, turn_id: str, spent: TurnChange, *, number: int) -> bool:
     """Let a turn wait without a worker, if it has something to wait for.
+
+    Args:
+        spent: what the attempt has to count, whether it waits or not.
+        number: of the attempt's entry.
 
     Returns:
         Whether it waits now; False where every call has been answered, and the attempt goes on.
     """
+    await tx.append(Entry(session.id, session.fence, turn_id, (), change=spent, number=number))
     live = await turn.get(tx.db, session.id, turn_id)
     if not live.pending:
         return False

@@ -177,9 +177,11 @@ class Attempt:
 
     async def _await(self, calls: Sequence[Call]) -> None:
         """Let the turn wait without this attempt; where all was answered meanwhile, take the answers and go on."""
+        assert self._loop is not None
+        spent = self._loop.unrecorded()
 
-        async def act(tx: Transaction, session: Session, _number: int) -> bool:
-            return await waiting.park(tx, session, self._claim.turn_id)
+        async def act(tx: Transaction, session: Session, number: int) -> bool:
+            return await waiting.park(tx, session, self._claim.turn_id, spent, number=number)
 
         if await self._claimed(act):
             raise Stopped

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.agent.budget import Budget, Meter
 from app.agent.emissions import Record, Say, Tell
 from app.agent.loop import Limits
 from app.errors import AgentError, ProviderError
@@ -49,6 +50,16 @@ async def test_model_is_asked_again_with_its_answer_and_the_results() -> None:
     ]
     assert [message.role for message in book.messages] == ["user", "assistant", "tool", "assistant"]
     assert_valid(book.messages)
+
+
+async def test_summary_is_not_asked_for_once_a_limit_is_met() -> None:
+    provider, budget = Played([brief("never")]), Budget([Meter("tokens", 10, 10)])
+    history = [Message("user", (Text("a" * 400),)), Message("assistant", (Text("b"),)), Message("user", (Text("c"),))]
+
+    with pytest.raises(AgentError) as raised:
+        await carried_out(task_of(provider, history, context_tokens=10, budget=budget))
+
+    assert (raised.value.reason, provider.requests) == ("BUDGET_EXHAUSTED", [])
 
 
 async def test_tools_are_told_to_the_model() -> None:

@@ -160,7 +160,7 @@ EVENTS: Mapping[str, Mapping[str, Check]] = {
         "messages_after": is_count,
         "usage": shaped(USAGE),
     },
-    "compaction_failed": {"error": is_text},
+    "compaction_failed": {"error": is_text, "usage": shaped(USAGE)},
     "budget_warning": {"budget_type": is_text, "used": is_anything, "limit": is_anything, "percent": is_count},
     "hook_started": _HOOK,
     "hook_completed": {**_HOOK, "duration_ms": is_count},

@@ -120,6 +120,32 @@ async def test_nothing_is_a_limit_too(service: Service, double: ProviderDouble, 
     assert (turn["error"]["reason"], await double.requests()) == ("BUDGET_EXHAUSTED", [])
 
 
+async def test_patch_of_one_limit_leaves_the_others_and_null_takes_one_away(service: Service, double: ProviderDouble) -> None:
+    desk = await limited(service, max_tokens=0, max_duration_seconds=60)
+
+    await service.client.patch(desk.path, json={"budget_limits": {"max_tool_calls": 3}})
+    kept = (await desk.start("Hello")).json()
+    await service.client.patch(desk.path, json={"budget_limits": {"max_tokens": None}})
+    freed = (await desk.start("Hello")).json()
+
+    assert (kept["error"]["reason"], freed["status"]) == ("BUDGET_EXHAUSTED", "completed")
+    limits = [event["budget_limits"] for event in await desk.log_at_rest() if event["type"] == "session_updated"]
+    assert limits[-1] == {"max_duration_seconds": 60, "max_tool_calls": 3}
+
+
+async def test_summary_is_not_asked_for_once_the_tokens_are_used_up(service: Service, double: ProviderDouble) -> None:
+    desk = await limited(service, max_tokens=100)
+    await double.play(PARIS, PARIS)
+    for _ in range(2):
+        await desk.start("Hello")
+
+    answer = await service.client.post(f"{desk.path}/compact")
+
+    [*_, failed] = await desk.log_at_rest()
+    assert (answer.status_code, failed["type"], len(await double.requests())) == (200, "compaction_failed", 2)
+    assert "limit" in failed["error"]
+
+
 async def test_limit_of_a_turn_counts_that_turn_alone(service: Service, desk: Desk, double: ProviderDouble) -> None:
     await double.play(PARIS, PARIS)
 

@@ -120,13 +120,19 @@ async def test_too_long_again_fails_and_does_not_loop(service: Service, desk: De
 
 
 async def test_summary_that_is_no_shorter_fails_the_turn(service: Service, desk: Desk, double: ProviderDouble) -> None:
-    await double.play(said("Yes."), [scripts.context_overflow()], said(LONG * 3))
+    usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
+    long = (scripts.text(LONG * 3), scripts.finish(usage=usage))
+    await double.play(said("Yes."), [scripts.context_overflow()], long, long)
     await desk.start("One?")
+    before = (await service.client.get(desk.path)).json()["billing"]["total_tokens"]
 
     turn = (await desk.start("Two?")).json()
+    after = (await service.client.post(f"{desk.path}/compact")).json()["billing"]["total_tokens"]
 
-    assert turn["error"]["reason"] == "COMPACTION_FAILED"
-    assert "compaction_failed" in [event["type"] for event in await desk.log_at_rest()]
+    assert (turn["error"]["reason"], turn["usage"]["total_tokens"]) == ("COMPACTION_FAILED", 107)
+    failures = [event for event in await desk.log_at_rest() if event["type"] == "compaction_failed"]
+    assert [failure["usage"]["input_tokens"] for failure in failures] == [100, 100]
+    assert after == before + 2 * 107
     assert (await desk.start("Three?")).json()["status"] == "completed"
 
 

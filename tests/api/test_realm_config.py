@@ -161,6 +161,31 @@ async def test_provider_is_the_named_one_else_the_realms_where_the_model_tells_n
     assert (state["model"], state["provider"]) == (model, provider)
 
 
+@pytest.mark.parametrize(
+    ("fields", "model", "refused"),
+    [
+        ({}, "llama", None),
+        ({"model": "double", "provider": "openai_compatible"}, "llama", None),
+        ({}, "gpt-5", (501, "CAPABILITY_UNAVAILABLE", [])),
+    ],
+)
+async def test_model_of_a_patch_and_of_a_turn_is_asked_where_a_new_sessions_would_be(
+    service: Service, double: ProviderDouble, fields: dict[str, Any], model: str, refused: tuple[int, str, list[str]] | None
+) -> None:
+    await configured(service, default_provider="scripted")
+    state = await created(service, **fields)
+    path, has_gateway = f"/v1/sessions/{state['session_id']}", bool(fields)
+
+    turn = await service.client.post(f"{path}/turns", json={"prompt": "Hello", "model": model})
+    patch = await service.client.patch(path, json={"model": model})
+
+    if refused is not None:
+        assert [refusal(answer) for answer in (turn, patch)] == [refused] * 2
+        return
+    assert (turn.json()["status"], len(await double.requests())) == ("completed", int(has_gateway))
+    assert patch.json()["state"]["provider"] == ("openai_compatible" if has_gateway else "scripted")
+
+
 async def test_default_provider_is_not_asked_for_a_model_whose_name_tells_another(service: Service) -> None:
     await configured(service, default_model="llama", default_provider="scripted")
 

@@ -110,6 +110,16 @@ async def test_resumed_session_goes_on_behind_its_history(talk: Desk, service: S
     assert (await export(talk))["session"]["usage"]["input_tokens"] > document["session"]["usage"]["input_tokens"]
 
 
+async def test_budget_of_a_resumed_session_goes_on_from_what_was_used(talk: Desk, service: Service) -> None:
+    document = await export(talk)
+    used = document["session"]["usage"]["input_tokens"] + document["session"]["usage"]["output_tokens"]
+    await erase(talk)
+
+    answer = await resume(service, document, prompt="Third?", budget_limits={"max_tokens": used})
+
+    assert answer.json()["turn"]["error"]["reason"] == "BUDGET_EXHAUSTED"
+
+
 async def test_deferred_prompt_is_kept_for_the_resumed_session(talk: Desk, service: Service, double: ProviderDouble) -> None:
     document = await export(talk)
     await erase(talk)
@@ -187,7 +197,7 @@ ZERO_ID = "00000000-0000-7000-8000-000000000000"
         ("turns.1.ended_at", None, "turns.1.ended_at"),
         ("turns.1.turn_id", ZERO_ID, "messages.5.turn_id"),
         ("messages.0.ordinal", 2, "messages.0.ordinal"),
-        ("messages.1.turn_id", None, "messages.1.user.turn_id"),
+        ("messages.1.turn_id", None, "messages.1.turn_id"),
         ("messages.1.role", "nobody", "messages.1"),
         ("messages.1.content", [], "messages.1.user.content"),
         ("messages.1.content", [RESULT], "messages.1.user.content.0"),

@@ -1,7 +1,12 @@
 """The routes of the service itself."""
 
+import json
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.service import Service
@@ -67,6 +72,65 @@ async def test_capabilities_tell_what_is_on(service: Service) -> None:
     assert told["default_model"] == "scripted"
     assert told["builtin_tools"] == ["datetime", "wait", "tasks"]
     assert (told["on_busy"], told["interrupt_modes"]) == (["reject", "queue", "steer", "interrupt"], ["now", "after_step"])
+    assert (told["default_provider"], told["open_providers"]) == ("scripted", ["openai_compatible"])
+    assert (told["http_tools"], told["mcp_servers"], told["hooks"]) == ([], {}, [])
+    assert told["limits"] == {
+        "max_body_bytes": 4 * 1024 * 1024, "max_wait_seconds": 2, "max_labels": 32, "step_limit": 100,
+        "tool_timeout_seconds": 60, "answer_timeout_seconds": 3600, "turn_timeout_seconds": 3600,
+        "turn_output_tokens": 1_000_000,
+    }  # fmt: skip
+    whole = (await service.client.get("/openapi.json")).json()
+    schema = {"$ref": "#/components/schemas/Capabilities", "components": whole["components"]}
+    jsonschema.validate(told, schema, cls=jsonschema.Draft202012Validator)
+
+
+async def test_options_that_are_off_are_told_as_such_and_refused(service: Service) -> None:
+    told = (await service.client.get("/v1/capabilities")).json()
+
+    off = [name for name, is_on in told["options"].items() if not is_on]
+    assert {"preload_skills", "host_mode", "comms_name"} < set(off)
+    assert {"output_schema", "external_tools", "resume_session", "ephemeral"} < set(told["options"]) - set(off)
+    for name in off:
+        answer = await service.client.post("/v1/sessions", json={name: "x"})
+        assert (answer.status_code, answer.json()["code"]) == (501, "CAPABILITY_UNAVAILABLE")
+    assert [name for name, is_on in told["turn_options"].items() if not is_on] == ["skill_references", "host_mode"]
+    assert told["tools"] == {"builtins": True, "shell": False, "subagents": False, "memory": False, "mob": False}
+
+
+async def test_capabilities_are_those_of_the_realm(service: Service) -> None:
+    config = {"default_model": "llama", "default_provider": "openai_compatible", "builtins": False}
+    await service.client.put("/v1/realm/config", json={"config": config | {"compaction": {"enabled": False}}})
+    try:
+        told = (await service.client.get("/v1/capabilities")).json()
+    finally:
+        await service.client.put("/v1/realm/config", json={"config": {}})
+
+    assert (told["default_model"], told["default_provider"]) == ("llama", "openai_compatible")
+    assert (told["tools"]["builtins"], told["compaction"]) == (False, False)
+
+
+async def test_tools_and_hooks_of_the_operator_are_told_by_name_alone(serve: Callable[..., Any], tmp_path: Path) -> None:
+    place = {"url": "https://127.0.0.1:9/canary", "headers": {"authorization": "canary"}}
+    tool = {"name": "weather", "description": "Weather.", "input_schema": {"type": "object"}, **place}
+    server = {"transport": "http", "connect_seconds": 0.1, **place}
+    (tmp_path / "tools.json").write_text(json.dumps({"http_tools": [tool], "mcp_servers": {"search": server}}))
+    hook = {
+        "id": "watch",
+        "points": ["turn_started"],
+        "capability": "observe",
+        "url": "https://127.0.0.1:9/canary",
+        "required": True,
+    }
+    service: Service = await serve(
+        SURICATE_TOOLS_FILE=str(tmp_path / "tools.json"), SURICATE_HOOKS=json.dumps({"hooks": [hook], "secret": "canary" * 3})
+    )
+
+    answer = await service.client.get("/v1/capabilities")
+
+    told = answer.json()
+    assert (told["http_tools"], told["mcp_servers"]) == (["weather"], {"search": []})
+    assert told["hooks"] == [{"id": "watch", "points": ["turn_started"], "capability": "observe", "is_required": True}]
+    assert "canary" not in answer.text
 
 
 async def test_docs_and_openapi_are_served(service: Service) -> None:

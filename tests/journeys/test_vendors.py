@@ -1,5 +1,6 @@
 """The three vendors over the whole path: a server that its environment points at strict doubles of them."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,6 +24,10 @@ KEY = "sk-canary"
 MODELS = {"anthropic": "claude-sonnet-5-5", "openai": "gpt-5.6-terra", "gemini": "gemini-3.8-flash"}
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+GROWING = {
+    "candidates": [{"content": {"role": "model", "parts": [{"text": "Par"}]}, "index": 0}],
+    "usageMetadata": {"promptTokenCount": 30, "candidatesTokenCount": 4},
+}
 CALL: dict[str, Script] = {
     "anthropic": (scripts.reasoning("hm"), scripts.tool_call("datetime", {}), scripts.finish("tool_use")),
     "openai": (scripts.reasoning("hm"), scripts.tool_call("datetime", {}), scripts.finish()),
@@ -125,6 +130,34 @@ async def test_tool_turn_gives_the_result_back_to_the_vendor(vendors: Vendors, v
     assert called["content"][0] == {"type": "reasoning", "text": "hm"}
     result = answered["content"][0]["content"]
     assert all(json.dumps(result)[1:-1] in json.dumps(body) for body in vendors.asked(vendor)[1:])
+
+
+@pytest.mark.parametrize(
+    ("vendor", "answer", "usage"),
+    [
+        ("anthropic", [scripts.text("Par"), scripts.hang()], (21, 1)),
+        ("gemini", [scripts.event(GROWING), scripts.hang()], (30, 4)),
+        ("openai", [scripts.text("Par"), scripts.hang()], (0, 0)),
+    ],
+)
+async def test_interrupted_turn_is_billed_for_what_its_vendor_had_reported(
+    vendors: Vendors, vendor: str, answer: Script, usage: tuple[int, int]
+) -> None:
+    vendors.play(vendor, answer)
+    path = await vendors.open(vendor)
+    client = vendors.service.client
+    await client.post(f"{path}/turns", json={"prompt": "Hello"}, headers={"Prefer": "respond-async"})
+    await vendors.service.frames(f"{path}/events", until=["text_delta"])
+    if usage != (0, 0):
+        async with asyncio.timeout(5):  # the report may come behind the words
+            while not (await client.get(path)).json()["billing"]["total_tokens"]:
+                await asyncio.sleep(0.01)
+
+    view = (await client.post(f"{path}/interrupt")).json()
+
+    billed = (await client.get(path)).json()["billing"]
+    assert (view["usage"]["input_tokens"], view["usage"]["output_tokens"]) == usage
+    assert (billed["usage"]["input_tokens"], billed["total_tokens"]) == (usage[0], sum(usage))
 
 
 @pytest.mark.parametrize("vendor", MODELS)

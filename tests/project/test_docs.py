@@ -91,7 +91,7 @@ def test_every_error_class_has_a_code_with_a_status() -> None:
 
 
 def test_every_reason_of_a_failed_turn_is_in_its_page() -> None:
-    raised = {word for word in first_words(calls("AgentError", "ProviderError")) if word.isupper()}
+    raised = {word for word in first_words(calls("AgentError", "ProviderError", "Unsummed")) if word.isupper()}
     raised |= set(get_args(get_type_hints(Meter)["reason"]))
 
     assert set(first_column(API, "Reasons of a failed turn")) == raised

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.agent import transcript
 from app.agent.calls import Calls, Outcome
-from app.agent.emissions import Record
+from app.agent.emissions import Record, Tell
 from app.agent.transcript import Call
 from app.db.engine import Database
 from app.db.tables import metadata
@@ -139,7 +139,7 @@ async def test_a_tool_runs_only_after_its_start_was_made_durable() -> None:
     assert [event.type for event in first.events] == ["tool_execution_started"]
     assert rings_before == 0
     assert bell.rings == 1
-    assert isinstance(rest[-1], Record)
+    assert isinstance(rest[-1], Tell)
 
 
 @pytest.mark.parametrize("length", range(len(cuts()) + 1))

@@ -14,6 +14,7 @@ import orjson
 import pytest
 import typer.main
 
+from app import settings
 from app.cli import cli
 from app.settings import Settings
 from tests.project.source import README, ROOT, blocks, documents, relative, rows, section
@@ -91,6 +92,18 @@ def test_no_document_names_a_setting_that_is_gone() -> None:
     named = {name for page in documents() for name in re.findall(r"SURICATE_[A-Z_]+[A-Z]", page.read_text(encoding="utf-8"))}
 
     assert named <= known
+
+
+def test_compose_passes_on_every_setting_of_providers_and_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = re.findall(r'^  (\w+): "\$\{(\w+):-\}"$', (ROOT / "docker-compose.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    about = re.compile(r"(anthropic|openai|gemini|provider|scripted|default_model|unknown_context)")
+    wanted = {variable for field, variable in Settings.variables().items() if about.match(field)}
+    for name, _ in passed:
+        monkeypatch.setenv(name, "")
+
+    assert wanted == {name for name, _ in passed}
+    assert all(name == source for name, source in passed)
+    assert (settings.read().openai_base_url, settings.read().default_model) == (None, "scripted")
 
 
 def test_each_promise_has_a_number_and_tests_that_exist() -> None:
