@@ -376,7 +376,7 @@ async def test_turn_that_ends_just_after_its_session_was_erased_harms_no_other(d
 
 async def test_turn_that_was_taken_over_while_its_node_was_frozen_has_one_story(database: Database) -> None:
     gate, answer = held_up(*brief("is the end."))
-    async with node(database, Played([answer]), traits=Traits(lease_seconds=30)) as frozen:
+    async with node(database, Played([answer]), traits=Traits(max_live_turns=1)) as frozen:  # and so takes no other
         session_id, turn_id = await frozen.turn()
         await said_in(database, session_id, "text_delta")
         async with database.connection() as db:
