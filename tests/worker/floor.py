@@ -18,7 +18,7 @@ from app.hooks.base import Point
 from app.hooks.registry import Registry as HookRegistry
 from app.journal.journal import Journal
 from app.nodes import Node
-from app.providers.base import Provider
+from app.providers.base import Provider, TextChunk
 from app.providers.transport import Transport
 from app.tools.base import Tool
 from app.tools.registry import Registry
@@ -26,6 +26,7 @@ from app.turns.claims import Claim
 from app.turns.turn import Turn
 from app.worker.brief import Bench
 from app.worker.pool import Pool
+from tests.agent.doubles import Part
 from tests.hooks.receiver import SECRET, Received, deciding, receiving
 from tests.journal.ledger import LIMIT_SECONDS, journal_on, open_session, running, start
 from tests.turns.acts import read_turn
@@ -75,6 +76,12 @@ class Traits:
 
 
 PLAIN = Traits()
+
+
+def held_up(*after: Part) -> tuple[asyncio.Event, list[Part]]:
+    """Make an answer that says something, waits for a signal, and goes on."""
+    gate = asyncio.Event()
+    return gate, [TextChunk("Par"), gate, *after]
 
 
 @asynccontextmanager

@@ -1,22 +1,18 @@
-"""Pools: room, hand-over, and several nodes on one database."""
+"""Pools: room, and several nodes on one database."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from app import nodes, sessions, telemetry
+from app import sessions, telemetry
 from app.db.engine import Database
 from app.journal.journal import Journal
-from app.providers.base import TextChunk
-from app.turns import desk
 from app.worker import recovery
 from tests.agent.doubles import Acting, Part, Played, brief, call, echo, fault
-from tests.journal.ledger import Node, claimed, messages_of, open_session, read_until, start, types_of, writing
+from tests.journal.ledger import Node, claimed, messages_of, open_session, start, types_of, writing
 from tests.turns.acts import interrupted, read_turn
-from tests.worker.floor import NodeUnderTest, Traits, ended, node, said_in, until, watching
+from tests.worker.floor import Traits, ended, held_up, node, said_in, watching
 
 pytestmark = pytest.mark.anyio
 
@@ -24,12 +20,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "LOOK_SECONDS", 0.05)
-
-
-def held_up(*after: Part) -> tuple[asyncio.Event, list[Part]]:
-    """Make an answer that says something, waits for a signal, and goes on."""
-    gate = asyncio.Event()
-    return gate, [TextChunk("Par"), gate, *after]
 
 
 async def erase(journal: Journal, session_id: str) -> None:
@@ -128,144 +118,6 @@ async def test_turn_accepted_by_a_node_that_runs_none_is_run_by_one_that_does(da
 
     assert (found.status, found.attempt) == ("completed", 1)
     assert "turn_resumed" not in await types_of(database, session_id)
-
-
-@asynccontextmanager
-async def drained(here: NodeUnderTest) -> AsyncIterator[None]:
-    """Drain a node, and go on when that is done."""
-    async with asyncio.timeout(5):
-        await here.pool.drain()
-    yield
-
-
-async def test_draining_node_hands_its_turn_over_and_that_is_no_crash(database: Database) -> None:
-    _, cut = held_up()
-    at_once = Traits(grace_seconds=0)
-    async with node(database, Played([cut]), traits=at_once) as first, node(database, Played([brief("Paris.")])):
-        session_id, turn_id = await first.turn()
-        await said_in(database, session_id, "text_delta")
-
-        async with drained(first):
-            found = await ended(database, session_id, turn_id)
-
-    assert (found.status, found.text, found.attempt, found.recoveries) == ("completed", "Paris.", 2, 0)
-
-
-async def test_draining_node_stops_a_turn_at_its_safe_point_and_nothing_is_done_twice(database: Database) -> None:
-    gate = asyncio.Event()
-    tool = Acting(echo)
-    first_provider, second_provider = Played([[gate, *brief("I look.", call())]]), Played([brief("Done.")])
-    async with node(database, first_provider, [tool]) as first:
-        session_id, turn_id = await first.turn()
-        await said_in(database, session_id, "step_started")
-        async with asyncio.TaskGroup() as tasks:
-            draining = tasks.create_task(first.pool.drain())
-            await asyncio.sleep(0)
-            gate.set()
-            await draining
-        handed_over = await read_turn(database, session_id, turn_id)
-        async with node(database, second_provider, [tool]):
-            found = await ended(database, session_id, turn_id)
-
-    assert (handed_over.status, handed_over.owner) == ("running", None)
-    assert (found.status, found.steps, found.recoveries) == ("completed", 2, 0)
-    assert len(tool.runs) == 1
-    assert "step_discarded" not in await types_of(database, session_id)
-
-
-async def test_draining_node_lets_a_turn_end_that_can(database: Database) -> None:
-    gate, answer = held_up(*brief("is."))
-    async with node(database, Played([answer])) as here:
-        session_id, turn_id = await here.turn()
-        await said_in(database, session_id, "text_delta")
-        async with asyncio.TaskGroup() as tasks:
-            draining = tasks.create_task(here.pool.drain())
-            await asyncio.sleep(0)
-            gate.set()
-            await draining
-        found = await read_turn(database, session_id, turn_id)
-
-    assert (found.status, found.attempt) == ("completed", 1)
-
-
-async def test_draining_node_takes_no_turn_more(database: Database) -> None:
-    async with node(database, Played([])) as here, drained(here):
-        session_id, turn_id = await here.turn()
-        found = await read_turn(database, session_id, turn_id)
-
-    assert (found.status, found.owner) == ("running", None)
-
-
-async def test_claim_that_commits_while_the_node_begins_to_drain_is_given_back(database: Database) -> None:
-    async with node(database, Played([])) as here:
-        session_id = await open_session(here.journal)
-        async with here.journal.transaction() as tx:
-            turn_id = await desk.start(tx, await sessions.lock(tx, session_id), desk.NewTurn('"Hello"', {}), here.pool)
-            here.pool.close()
-        await until(database, "SELECT owner IS NULL FROM turns WHERE id = $1", turn_id)
-
-
-async def told(database: Database, here: NodeUnderTest, by: NodeUnderTest, *, is_draining: bool) -> None:
-    """Tell a node to drain, or to work again, by way of another, and wait until it has heard."""
-    async with database.connection() as db:
-        await nodes.tell(db, here.pool.node_id, is_draining=is_draining)
-    by.journal.rouse(here.pool.node_id)
-    async with asyncio.timeout(5):
-        while here.pool.is_draining is not is_draining:
-            await asyncio.sleep(0.002)
-
-
-async def test_node_that_is_told_to_drain_hands_over_and_works_again_when_it_is_told_to(database: Database) -> None:
-    provider = Played([held_up()[1], brief("Rome.")])
-    traits = Traits(has_wakeups=True, grace_seconds=0)
-    async with node(database, provider, traits=traits) as here:
-        async with node(database, Played([brief("Paris.")]), traits=traits) as other:
-            handed_over = await here.turn()
-            await said_in(database, handed_over[0], "text_delta")
-            await told(database, here, other, is_draining=True)
-            first = await ended(database, *handed_over)
-            await told(database, here, other, is_draining=False)
-        second = await ended(database, *(await here.turn()))
-
-    assert (first.text, first.attempt, first.recoveries) == ("Paris.", 2, 0)
-    assert (second.text, second.attempt) == ("Rome.", 1)
-
-
-async def test_turn_goes_on_where_it_is_if_its_node_works_again_within_the_grace(database: Database) -> None:
-    gate, answer = held_up(*brief("is."))
-    traits = Traits(has_wakeups=True, grace_seconds=0.5)
-    async with node(database, Played([answer]), traits=traits) as here, node(database, Played([]), traits=traits) as other:
-        session_id, turn_id = await here.turn()
-        await said_in(database, session_id, "text_delta")
-        await told(database, here, other, is_draining=True)
-        await told(database, here, other, is_draining=False)
-
-        async with asyncio.timeout(5):
-            while any("_give_back" in repr(task) for task in asyncio.all_tasks()):
-                await asyncio.sleep(0.01)
-        gate.set()
-        found = await ended(database, session_id, turn_id)
-
-    assert (found.status, found.attempt) == ("completed", 1)
-
-
-async def test_node_that_drains_ends_its_readings_until_it_works_again(database: Database) -> None:
-    traits = Traits(has_wakeups=True)
-    async with node(database, Played([]), traits=traits) as here, node(database, Played([]), traits=traits) as other:
-        session_id = await open_session(here.journal)
-        await told(database, here, other, is_draining=True)
-        with here.journal.subscriptions.open(session_id) as reader:
-            ends = [shown.type async for batch in reader.read() for shown in batch]
-        await told(database, here, other, is_draining=False)
-
-        with here.journal.subscriptions.open(session_id, after=1) as reader:
-            async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(read_until(reader, 1))
-                await here.start(session_id)
-            lasts = [shown.type for shown in reading.result()]
-
-    assert ends == ["session_created"]
-    assert lasts == ["turn_started"]
 
 
 async def test_interrupt_on_another_node_stops_the_attempt_by_its_wakeup(database: Database) -> None:
@@ -376,7 +228,7 @@ async def test_turn_that_ends_just_after_its_session_was_erased_harms_no_other(d
 
 async def test_turn_that_was_taken_over_while_its_node_was_frozen_has_one_story(database: Database) -> None:
     gate, answer = held_up(*brief("is the end."))
-    async with node(database, Played([answer]), traits=Traits(lease_seconds=30)) as frozen:
+    async with node(database, Played([answer]), traits=Traits(max_live_turns=1)) as frozen:  # and so takes no other
         session_id, turn_id = await frozen.turn()
         await said_in(database, session_id, "text_delta")
         async with database.connection() as db:
