@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import orjson
 
@@ -26,6 +26,14 @@ STOP_SECONDS = 15.0  # for a process that was asked to end
 
 class NotOurs(Exception):
     """A process is not the one that was meant, or none of this run's; nothing was sent to it."""
+
+
+class _Stat(NamedTuple):
+    """What is read of it: its state, its parent's id, and when it was started."""
+
+    state: str
+    parent: int
+    started: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class Mark:
         Raises:
             ProcessLookupError: there is none.
         """
-        return cls(pid, int(_stat(pid)[19]))
+        return cls(pid, _stat(pid).started)
 
     @classmethod
     def of_child(cls, pid: int, parent: "Mark") -> Self:
@@ -58,17 +66,17 @@ class Mark:
         if not parent.is_own():
             raise NotOurs(f"process {parent.pid} is not the one that was meant")
         try:
-            mark, parent_pid = cls.of(pid), int(_stat(pid)[1])
+            found = _stat(pid)
         except ProcessLookupError as error:
             raise NotOurs(f"process {pid} is gone") from error
-        if parent_pid != parent.pid:
+        if found.parent != parent.pid:
             raise NotOurs(f"process {pid} is not a child of {parent.pid}")
-        return mark
+        return cls(pid, found.started)
 
     def is_own(self) -> bool:
         """Tell whether the id is still this process's."""
         with suppress(ProcessLookupError):
-            return int(_stat(self.pid)[19]) == self.started
+            return _stat(self.pid).started == self.started
         return False
 
     @property
@@ -76,7 +84,7 @@ class Mark:
         """The kernel's letter: R runs, S sleeps, T is stopped, Z has ended; empty once it is gone."""
         with suppress(ProcessLookupError):
             found = _stat(self.pid)
-            return found[0] if int(found[19]) == self.started else ""
+            return found.state if found.started == self.started else ""
         return ""
 
     def send(self, number: signal.Signals) -> None:
@@ -224,8 +232,8 @@ def _environment(folder: Path) -> dict[str, str]:
     return {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _stat(pid: int) -> list[str]:
-    """Read what the kernel says of a process, from its state on.
+def _stat(pid: int) -> _Stat:
+    """Read what the kernel says of a process.
 
     Raises:
         ProcessLookupError: there is none.
@@ -236,4 +244,5 @@ def _stat(pid: int) -> list[str]:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError) as error:
         raise ProcessLookupError(pid) from error
-    return text.rpartition(")")[2].split()
+    state, parent, *more = text.rpartition(")")[2].split()
+    return _Stat(state, int(parent), int(more[17]))

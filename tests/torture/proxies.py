@@ -9,7 +9,7 @@ who connects, `down` the way back. Objects on standard input say what to do, one
     {"do": "slow", "edge": …, "latency_seconds": …, "bytes_per_second": …}
     {"do": "open", "edge": …, "is_late": …}                      passes all; what was held arrives late, or is reset
 
-The answer counts what was done to the edge since it was last opened. What is held or slowed is bounded: past
+The answer counts what was done to the edge since it was broken last. What is held or slowed is bounded: past
 the bound the sender is not read any more, as on a real network.
 """
 
@@ -208,8 +208,9 @@ class End(asyncio.Protocol):
         assert self.other._transport is not None
         if data is None:
             self.other._transport.close()
-        else:
-            self._waiting_bytes = max(0, self._waiting_bytes - len(data))
+            return
+        self._waiting_bytes = max(0, self._waiting_bytes - len(data))
+        if not self.other._transport.is_closing():
             self.other._transport.write(data)
 
     def _wake_at(self, moment: float) -> None:
@@ -231,7 +232,8 @@ class Proxies:
         if told["do"] == "make":
             return {"port": await self._make(told["edge"], told["to"])}
         edge = self._edges[told["edge"]]
-        counts = edge.counts
+        if told["do"] != "open":
+            edge.counts = Counter()
         match told["do"]:
             case "cut":
                 edge.cut()
@@ -241,10 +243,9 @@ class Proxies:
                 edge.slow = Slow(told["latency_seconds"], told["bytes_per_second"])
             case "open":
                 edge.open(is_late=told["is_late"])
-                edge.counts = Counter()
             case other:
                 raise ValueError(f"nothing to do for {other!r}")
-        return counts
+        return edge.counts
 
     async def _make(self, name: str, to: str) -> int:
         edge = self._edges[name] = Edge(to, self._tasks)

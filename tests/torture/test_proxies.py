@@ -117,6 +117,21 @@ async def test_an_edge_deaf_in_one_way_passes_the_other(tmp_path: Path) -> None:
         assert await talk.reader.readline() == b"two\n"
 
 
+async def test_what_was_held_for_one_who_has_left_is_dropped(tmp_path: Path) -> None:
+    async with _opened(tmp_path) as (network, talk):
+        await talk.say(b"one\n")
+        await network.hold("e", ["down"])
+        talk.writer.write(b"two\n")
+        async with asyncio.timeout(5):
+            assert [await talk.heard.get(), await talk.heard.get()] == [b"one\n", b"two\n"]
+        talk.writer.close()
+        await talk.writer.wait_closed()
+        assert await network.open("e") == {"held_bytes": 4}
+
+        await talk.connect()
+        assert await talk.say(b"three\n") == b"three\n"
+
+
 async def test_a_slow_edge_takes_its_time_and_keeps_order(tmp_path: Path) -> None:
     async with _opened(tmp_path) as (network, talk):
         await talk.say(b"one\n")
