@@ -155,6 +155,11 @@ async def renew(db: Connection, node: Node, claims: Sequence[Claim], *, is_stopp
     return Renewal(frozenset(str(turn_id) for turn_id in row["kept"]), row["is_draining"])
 
 
+async def is_in_force(db: Connection, claim: Claim) -> bool:
+    """Tell whether nobody has taken the session's fence since the claim."""
+    return bool(await db.fetchval("SELECT fence = $2 FROM sessions WHERE id = $1", claim.session_id, claim.fence))
+
+
 async def release(db: Connection, node_id: str, claims: Sequence[Claim]) -> None:
     """Give turns back unfinished, so that any node may go on at once."""
     await db.execute(

@@ -11,7 +11,7 @@ from app.agent.budget import Budget, Meter, meters
 from app.agent.loop import Fallback, Limits, Task
 from app.agent.points import NO_POINTS, Panel, Points
 from app.agent.transcript import Call
-from app.errors import AgentError
+from app.errors import AgentError, Fenced
 from app.journal import reader
 from app.journal.journal import Journal
 from app.messages import Message
@@ -21,7 +21,7 @@ from app.sessions import Options
 from app.tools import builtin
 from app.tools.external import External
 from app.tools.registry import Registry
-from app.turns import turn
+from app.turns import claims, turn
 from app.turns.claims import Claim
 
 log = structlog.get_logger()
@@ -74,6 +74,7 @@ class Brief:
 
         Raises:
             AgentError: this node cannot ask the turn's provider.
+            Fenced: the turn is not this attempt's any more.
         """
         claim, options = self._claim, self._claim.options
         provider = self._bench.providers.get(options.provider)
@@ -146,5 +147,10 @@ class Brief:
         ])
 
     async def _history(self) -> Sequence[Message]:
+        """Read the transcript; where another hand has ended the turn, what it wrote there is not for this attempt's model."""
+        claim = self._claim
         async with self._bench.journal.database.connection() as db:
-            return await history.transcript(db, self._claim.session_id, summed_up_to=self._claim.summed_up_to)
+            found = await history.transcript(db, claim.session_id, summed_up_to=claim.summed_up_to)
+            if not await claims.is_in_force(db, claim):
+                raise Fenced
+        return found

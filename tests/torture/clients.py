@@ -8,8 +8,7 @@ At the line `settle` on stdin they begin nothing new and only answer calls that 
 import argparse
 import asyncio
 import random
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import uvloop
 
 from app import clock, ids
-from tests.torture import acts, plans, reads
+from tests.torture import acts, lines, plans, reads
 from tests.torture.caller import Act, Caller, Told
 from tests.torture.plan import Plan
 from tests.torture.pool import Known, Pool
@@ -182,14 +181,6 @@ class Client:
         return plans.drawn(f"{self._prefix}n{self._count}", self._rng)
 
 
-async def heard() -> AsyncIterator[str]:
-    """Yield what stdin says, line by line, until it closes."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        yield line.decode().strip()
-
-
 async def _run(given: argparse.Namespace) -> None:
     pool, is_settling = Pool(random.Random(given.seed)), asyncio.Event()
     seconds_an_act = given.clients / given.rate if given.rate else 0
@@ -199,7 +190,7 @@ async def _run(given: argparse.Namespace) -> None:
         clients = [Client(number, given.seed, dict(given.node), book, pool) for number, book in enumerate(books)]
         async with asyncio.TaskGroup() as tasks:
             working = [tasks.create_task(client.work(is_settling, seconds_an_act)) for client in clients[: given.clients]]
-            async for line in heard():
+            async for line in lines.heard():
                 if line == "settle" and not is_settling.is_set():
                     is_settling.set()
                     working += [tasks.create_task(client.settle()) for client in clients[given.clients :]]

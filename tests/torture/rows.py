@@ -110,4 +110,5 @@ class Rows:
     def _erased_plans(self) -> frozenset[str]:
         """Plans of turns whose session may be erased."""
         erased = self.evidence.erased - self.evidence.sessions.keys()
-        return frozenset(one.plan or "" for one in self.evidence.operations if one.session_id in erased and one.plan)
+        asked = [one for one in self.evidence.operations if one.session_id in erased]
+        return frozenset(plan for one in asked if (plan := one.plan or one.facts.get("replaces")))

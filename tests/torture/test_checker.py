@@ -189,7 +189,9 @@ def test_late_interrupt_is_excused_by_a_fault_of_the_node_that_was_asked_alone(
 
 def test_erased_session_owes_nothing_but_that_all_saw_the_same(tmp_path: Path) -> None:
     run, frames = Made(), [(1, 5), (2, 6)]
-    run.operations += [operation("create", session_id="s2"), operation("delete", status=204, session_id="s2")]
+    run.operations += [operation("create", session_id="s2"), operation("edit", session_id="s2", facts={"replaces": "p9"})]
+    run.operations.append(operation("delete", status=204, session_id="s2"))
+    run.effects.append(Effect("p9-0-0", "effect", "call_9_0", BEGAN))
     whole = Shown("w0", SESSION, "n1", 1, 0, run.frames(), "ended", BEGAN)
     run.shown = [whole, *(Shown("w0", "s2", "n1", number, 0, frames, "ended", BEGAN) for number in (2, 3))]
     same = broken(run, tmp_path)

@@ -15,8 +15,8 @@ from app.sessions import Options
 from app.tools.builtin import Datetime
 from tests.agent.doubles import AT_ONCE, Acting, Part, Played, brief, call, echo, fault
 from tests.journal.cable import cable_to
-from tests.journal.ledger import log_of, messages_of, open_session, read_session, types_of
-from tests.turns.acts import archived, interrupted
+from tests.journal.ledger import Node, claimed, log_of, messages_of, open_session, read_session, start, types_of, writing
+from tests.turns.acts import archived, completed, interrupted
 from tests.worker.floor import Traits, ended, node, said_in
 
 pytestmark = pytest.mark.anyio
@@ -233,6 +233,20 @@ async def test_session_archived_by_another_hand_stops_its_attempt(database: Data
         await here.let_go(session_id)
 
     assert provider.closed == 1
+
+
+async def test_attempt_whose_turn_was_ended_before_it_read_the_history_asks_nobody(database: Database) -> None:
+    provider, idle = Played([brief("Paris.")]), Node()
+    async with node(database, provider) as here, writing(database) as other:
+        first = await claimed(other, idle)
+        await completed(other, first, idle)
+        turn_id = await start(other, first.session_id, idle)
+        await interrupted(other, first.session_id, turn_id, idle)
+
+        here.pool.take(idle.claims[-1])
+        await here.let_go(first.session_id)
+
+    assert provider.requests == []
 
 
 async def test_queued_turns_run_one_after_the_other(database: Database) -> None:
