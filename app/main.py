@@ -28,6 +28,8 @@ from app.errors import StartupError
 from app.hooks import background, configuration
 from app.hooks.registry import Registry as Hooks
 from app.journal.journal import Journal
+from app.journal.notify import Notify
+from app.journal.wakeups import Carrier
 from app.pace import Pace
 from app.providers import anthropic, gemini, openai
 from app.providers.anthropic import Anthropic
@@ -74,11 +76,10 @@ class Rooms:
 
     def readiness(self) -> Mapping[str, bool]:
         """Tell what must be so for traffic to come here."""
-        return {
-            "leases": self.pool.keeper.is_trusted,
-            "listener": self.journal.wakeups.is_listening,
-            "open": not self.is_draining.is_set(),
-        }
+        checks = {"leases": self.pool.keeper.is_trusted, "open": not self.is_draining.is_set()}
+        if self.journal.wakeups.is_needed:
+            checks["listener"] = self.journal.wakeups.is_listening
+        return checks
 
     def drain(self) -> None:
         """Begin to stop: not ready, no new claims; whoever holds the rooms closes them next."""
@@ -191,7 +192,7 @@ def create_app(settings: Settings) -> FastAPI:
 async def _build(settings: Settings, database: Database, stack: AsyncExitStack) -> Rooms:
     node_id = ids.node_id()
     pace = Pace(settings.delta_interval_ms / 1000)
-    journal = Journal(database, node_id, pace=pace)
+    journal = Journal(database, node_id, pace=pace, carrier=_carrier(settings, database))
     providers = await _providers(settings, pace, stack)
     tools = await _tools(settings, stack)
     limits = Limits(
@@ -208,6 +209,16 @@ async def _build(settings: Settings, database: Database, stack: AsyncExitStack) 
     bench = Bench(journal, providers, tools, limits, panel)
     pool = Pool(bench, node_id, lease_seconds=settings.lease_seconds, max_live_turns=settings.max_live_turns)
     return Rooms(journal, pool, providers, tools, hooks)
+
+
+def _carrier(settings: Settings, database: Database) -> Carrier:
+    if settings.nats_url is None:
+        return Notify(database)
+    try:
+        from app.journal.nats import Nats  # its library is an extra
+    except ImportError as error:
+        raise StartupError("SURICATE_NATS_URL needs the client of NATS: pip install 'suricate[nats]'.") from error
+    return Nats(database, str(settings.nats_url))
 
 
 def _hooks(settings: Settings, stack: AsyncExitStack) -> Hooks:
