@@ -44,6 +44,8 @@ from app.errors import CapabilityUnavailable, InvalidRequest, StartupError, Stor
 from app.hooks import background, configuration
 from app.hooks.registry import Registry as Hooks
 from app.journal.journal import Journal
+from app.journal.notify import Notify
+from app.journal.wakeups import Carrier
 from app.nodes import Kind, Node
 from app.pace import Pace
 from app.providers import anthropic, gemini, openai
@@ -86,11 +88,10 @@ class Rooms:
 
     def readiness(self) -> Mapping[str, bool]:
         """Tell what must be so for traffic to come here."""
-        return {
-            "leases": self.pool.keeper.is_trusted,
-            "listener": self.journal.wakeups.is_listening,
-            "open": not self.pool.is_draining,
-        }
+        checks = {"leases": self.pool.keeper.is_trusted, "open": not self.pool.is_draining}
+        if self.journal.wakeups.is_needed:
+            checks["listener"] = self.journal.wakeups.is_listening
+        return checks
 
 
 @asynccontextmanager
@@ -217,7 +218,7 @@ def _node(settings: Settings, kind: Kind) -> Node:
 
 async def _build(settings: Settings, node: Node, database: Database, stack: AsyncExitStack) -> Rooms:
     pace = Pace(settings.delta_interval_ms / 1000)
-    journal = Journal(database, node.id, pace=pace)
+    journal = Journal(database, node.id, pace=pace, carrier=_carrier(settings, database))
     providers = await _providers(settings, pace, stack)
     tools = await _tools(settings, stack)
     hooks = _hooks(settings, stack)
@@ -237,6 +238,16 @@ def _limits(settings: Settings) -> Limits:
         settings.turn_output_tokens,
         settings.unknown_context_tokens,
     )
+
+
+def _carrier(settings: Settings, database: Database) -> Carrier:
+    if settings.nats_url is None:
+        return Notify(database)
+    try:
+        from app.journal.nats import Nats  # its library is an extra
+    except ImportError as error:
+        raise StartupError("SURICATE_NATS_URL needs the client of NATS: pip install 'suricate[nats]'.") from error
+    return Nats(database, str(settings.nats_url))
 
 
 def _hooks(settings: Settings, stack: AsyncExitStack) -> Hooks:

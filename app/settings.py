@@ -5,12 +5,14 @@ import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, HttpUrl, ValidationError
+from pydantic import Field, HttpUrl, UrlConstraints, ValidationError
+from pydantic_core import MultiHostUrl
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import StartupError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+NatsUrl = Annotated[MultiHostUrl, UrlConstraints(allowed_schemes=["nats", "tls"], host_required=True)]
 
 
 class Settings(BaseSettings):
@@ -35,6 +37,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1_024, description="Largest request body, in bytes.")
     max_header_bytes: int = Field(32 * 1024, ge=1_024, description="Largest request head, in bytes.")
     pool_size: int = Field(16, ge=2, le=500, description="Pooled Postgres connections; five more stand apart.")
+    nats_url: NatsUrl | None = Field(
+        None, repr=False, description="`nats://…` or `tls://…` of a NATS that wake-ups go over; unset: Postgres' NOTIFY."
+    )
     sse_ping_seconds: Seconds = Field(15, description="Time between two comments on a silent stream.")
     sse_send_timeout_seconds: Seconds = Field(30, description="A reader that takes nothing for so long is cut off.")
     shutdown_grace_seconds: Annotated[float, Field(ge=0, le=600)] = Field(

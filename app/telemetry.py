@@ -32,6 +32,7 @@ def _counter(name: str, meaning: str, *labels: str) -> Counter:
 
 STREAMS = _gauge("streams", "Event streams that are open.")
 READER_LAG_EVENTS = _gauge("reader_lag_events", "Events that the slowest open stream is behind the head of its session.")
+LISTENING = _gauge("listening", "Whether wake-ups of other nodes arrive: 1 or 0.")
 LIVE_TURNS = _gauge("live_turns", "Turns that this process runs.")
 LEASE_AGE_SECONDS = _gauge("lease_age_seconds", "Seconds since the leases of live turns were last renewed.")
 POOL_IN_USE = _gauge("pool_connections_in_use", "Pooled Postgres connections that are lent out.")

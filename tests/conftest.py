@@ -14,6 +14,7 @@ from anyio.from_thread import start_blocking_portal
 from app.db import embedded
 from app.db.engine import Database
 from app.db.migrate import migrate
+from tests import nats_server
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
 
@@ -64,6 +65,15 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.connect()
     yield database
     await database.aclose()
+
+
+@pytest.fixture(scope="session")
+def nats_program() -> str:
+    """The program of NATS; the test is skipped where there is no way to have it."""
+    try:
+        return nats_server.found()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("PORT", "65536"), ("PORT", "http"), ("LEASE_SECONDS", "0"), ("LEASE_SECONDS", "-1"), ("LEASE_SECONDS", "nan"),
         ("DELTA_INTERVAL_MS", "1001"), ("POOL_SIZE", "1"), ("LOG_LEVEL", "loud"), ("STEP_LIMIT", "0"),
-        ("OPENAI_COMPATIBLE_BASE_URL", "no url"), ("SHUTDOWN_GRACE_SECONDS", "-1"),
+        ("OPENAI_COMPATIBLE_BASE_URL", "no url"), ("SHUTDOWN_GRACE_SECONDS", "-1"), ("NATS_URL", "http://nats:4222"),
+        ("NATS_URL", "nats:4222"), ("NATS_URL", "nats://"),
     ],
 )  # fmt: skip
 def test_value_that_may_not_be_is_refused_by_the_name_of_its_variable(

@@ -27,7 +27,7 @@ async def livez() -> Response:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Should traffic come here")
 async def readyz(house: Rooms) -> Response:
-    """Tell whether the database answers, leases are renewed and wake-ups arrive; 503 while any does not, or while draining."""
+    """Tell whether the database, its wake-ups and the leases work; 503 while one of them does not, or while draining."""
     database = house.journal.database
     checks = dict(house.is_ready()) | {"database": await database.is_answering(DATABASE_SECONDS)}
     is_ready = all(checks.values())
@@ -38,6 +38,7 @@ async def readyz(house: Rooms) -> Response:
 async def metrics(house: Rooms) -> Response:
     """Show this process's metrics in Prometheus' text format."""
     telemetry.READER_LAG_EVENTS.set(house.journal.subscriptions.lag())
+    telemetry.LISTENING.set(house.journal.wakeups.is_listening)
     telemetry.POOL_IN_USE.set(house.journal.database.pool_in_use)
     telemetry.POOL_SIZE.set(house.pool_size)
     return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)

@@ -12,9 +12,10 @@ from app.db.engine import Connection, Database
 from app.errors import Fenced
 from app.journal.append import append
 from app.journal.entry import Appended, Entry
+from app.journal.notify import Notify
 from app.journal.recorder import Recorder
 from app.journal.subscriptions import Subscriptions
-from app.journal.wakeups import PostgresWakeups, Wakeups
+from app.journal.wakeups import Carrier, Wakeups
 from app.journal.writer import Writer
 from app.pace import Pace
 
@@ -45,12 +46,13 @@ class Journal:
 
     Args:
         pace: how long deltas are gathered; the writer keeps it.
+        carrier: what brings wake-ups to other nodes; None is the database itself.
     """
 
-    def __init__(self, database: Database, node_id: str, *, pace: Pace) -> None:
+    def __init__(self, database: Database, node_id: str, *, pace: Pace, carrier: Carrier | None = None) -> None:
         self.database = database
         self.subscriptions = Subscriptions(database)
-        self.wakeups: Wakeups = PostgresWakeups(database, node_id, self._on_wakeup, self._on_gap)
+        self.wakeups = Wakeups(carrier or Notify(database), node_id, self._on_wakeup, self._on_gap)
         self.writer = Writer(database, self._publish, pace)
         self._pace = pace
         self._watchers: list[Callable[[str, int | None], None]] = []

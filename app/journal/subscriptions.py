@@ -150,13 +150,17 @@ class Subscription:
         return [event for event in shown if self._which.wants(event.type, event.turn_id)]
 
     async def _from_table(self, *, follow: bool) -> tuple[list[Shown], bool]:
-        doubts = self._channel.doubts
+        doubts, head = self._channel.doubts, self._channel.head
         async with self._all.database.connection() as db:
             found = await page(db, self._session_id, self.cursor, self._which)
         if found is None:
             return [], True
         if found.last_seq > self._channel.head:
             self._channel.advance(found.last_seq)  # the others too: the poll tells only of what no reader has seen
+        elif found.last_seq < head == self._channel.head:
+            self._channel.head = (
+                found.last_seq
+            )  # a wake-up told of what there is not; believed, it would be looked for without end
         self.cursor = found.read_to
         if found.is_last:
             self._asked = doubts

@@ -1,46 +1,53 @@
 """Wake-ups between nodes: a session's id and its newest number, never the event. Losing all of them costs time, nothing else.
 
-One connection listens and tells. What is to be told is collected per tick, since a NOTIFY in each commit takes a global lock
-and halves throughput. The connection proves itself alive by a heartbeat, because a frozen one raises nothing.
+What is to be told is collected per tick, however many commits fall into it, and goes to the other nodes over a carrier. Knows
+nothing of what the carrier is. Its connection has to prove itself alive at each tick and by a heartbeat, because a frozen one
+raises nothing.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Protocol
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Protocol, TypeAlias
 
 import structlog
 
 from app import clock
-from app.db.engine import Database
 from app.errors import StoreUnavailable
 
-CHANNEL = "suricate"
 TICK_SECONDS = 0.01
 HEARTBEAT_SECONDS = 5.0
 HEARTBEAT_LIMIT_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 5.0
-PAYLOAD_BYTES = 7_900  # Postgres refuses 8,000
+PAYLOAD_BYTES = 7_900  # a NOTIFY of 8,000 is refused
+MOST_NEWS = 10_000  # sessions that are remembered while nothing can be told; of others the poll tells
+
+_ITEM = re.compile(r",([\w-]+):([0-9]{1,18})(?=,|$)", re.ASCII)
+
+Send: TypeAlias = Callable[[Sequence[str]], Awaitable[None]]
+"""Sends one or more payloads, and waits for a sign of life from the other side."""
 
 log = structlog.get_logger()
 
 
-class Wakeups(Protocol):
-    """What carries wake-ups between nodes."""
+class Carrier(Protocol):
+    """What brings payloads from one node to all that listen, the sender perhaps among them."""
 
-    def tell(self, session_id: str, seq: int) -> None:
-        """Tell the other nodes, soon, that a session's log has grown to a number; 0: that it is gone."""
+    name: str
+    is_needed: bool
+    """Whether a node that is cut off from it should get no traffic."""
 
-    async def run(self) -> None:
-        """Carry wake-ups for as long as the process lives."""
+    def connected(self, on_payload: Callable[[str], None]) -> AbstractAsyncContextManager[Send]:
+        """Connect for the length of the block. What is sent from its beginning on arrives.
 
-    @property
-    def is_listening(self) -> bool:
-        """Whether wake-ups of others arrive now."""
+        Raises:
+            StoreUnavailable, OSError: the connection could not be opened, or broke inside the block.
+        """
 
 
-class PostgresWakeups:
-    """Wake-ups over LISTEN and NOTIFY.
+class Wakeups:
+    """One node's word to the others, and theirs to it.
 
     Args:
         node_id: what marks this node's own, so that it can pass them over.
@@ -49,18 +56,22 @@ class PostgresWakeups:
     """
 
     def __init__(
-        self, database: Database, node_id: str, on_wakeup: Callable[[str, int], None], on_gap: Callable[[], None]
+        self, carrier: Carrier, node_id: str, on_wakeup: Callable[[str, int], None], on_gap: Callable[[], None]
     ) -> None:
-        self._database = database
+        self._carrier = carrier
         self._node_id = node_id
         self._on_wakeup = on_wakeup
         self._on_gap = on_gap
         self._news: dict[str, int] = {}
         self._has_news = asyncio.Event()
+        self.is_needed = carrier.is_needed
         self.is_listening = False
+        """Whether wake-ups of others arrive now."""
 
     def tell(self, session_id: str, seq: int) -> None:
         """Tell the other nodes, within a tick, that a session's log has grown to a number; 0: that it is gone."""
+        if len(self._news) >= MOST_NEWS and session_id not in self._news:
+            return
         self._news[session_id] = max(seq, self._news.get(session_id, 0)) if seq else 0
         self._has_news.set()
 
@@ -71,38 +82,31 @@ class PostgresWakeups:
             began = clock.monotonic()
             try:
                 await self._listen_and_tell()
-            except (StoreUnavailable, TimeoutError) as error:
-                self.is_listening = False
-                log.warning("wakeups_lost_database", error=str(error.__cause__ or error))
+            except (StoreUnavailable, OSError) as error:
+                log.warning("wakeups_lost", carrier=self._carrier.name, error=_words(error.__cause__ or error))
+            self.is_listening = False
             pause = 0.1 if clock.monotonic() - began > HEARTBEAT_SECONDS else min(pause * 2, LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
 
     async def _listen_and_tell(self) -> None:
-        async with self._database.dedicated("wakeups") as db:
-            await db.add_listener(CHANNEL, self._on_notification)
+        async with self._carrier.connected(self._on_payload) as send:
             self.is_listening = True
             self._on_gap()
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
                         await self._has_news.wait()
-                await self._tell(db)
+                news, self._news = self._news, {}
+                self._has_news.clear()
+                async with asyncio.timeout(HEARTBEAT_LIMIT_SECONDS):
+                    await send(_payloads(self._node_id, news) or [self._node_id])
                 await asyncio.sleep(TICK_SECONDS)
 
-    async def _tell(self, db: Any) -> None:
-        news, self._news = self._news, {}
-        self._has_news.clear()
-        async with asyncio.timeout(HEARTBEAT_LIMIT_SECONDS):
-            for payload in _payloads(self._node_id, news) or [""]:
-                await db.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
-
-    def _on_notification(self, _db: object, _pid: int, _channel: str, payload: str) -> None:
-        sender, *told = payload.split(",")
-        if sender == self._node_id:
-            return
-        for item in told:
-            session_id, _, seq = item.partition(":")
-            self._on_wakeup(session_id, int(seq))
+    def _on_payload(self, payload: str) -> None:
+        """Hear what is of the form of a payload; the rest is passed over, since others may be able to send."""
+        if payload.partition(",")[0] != self._node_id:
+            for session_id, seq in _ITEM.findall(payload):
+                self._on_wakeup(session_id, int(seq))
 
 
 def _payloads(node_id: str, news: dict[str, int]) -> list[str]:
@@ -113,3 +117,7 @@ def _payloads(node_id: str, news: dict[str, int]) -> list[str]:
             payloads.append(node_id)
         payloads[-1] += item
     return payloads
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

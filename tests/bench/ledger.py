@@ -36,7 +36,7 @@ class Book:
 async def appends(ground: Ground, *, quick: bool) -> list[Row]:
     """Part a."""
     seconds, rounds = (0.3, 1) if quick else (0.5, 5)
-    book = await _book(ground)
+    book = await book_in(ground, "bench_ledger", LIVE[-1])
     ways = {"Suricate": _through_the_writer, BATCHED: _batched, SINGLY: _singly}
     rows: list[Row] = []
     for live in LIVE:
@@ -58,9 +58,10 @@ async def appends(ground: Ground, *, quick: bool) -> list[Row]:
     return rows
 
 
-async def _book(ground: Ground) -> Book:
-    url = await ground.database("bench_ledger")
-    turns = [(ids.session_id(), ids.turn_id()) for _ in range(LIVE[-1])]
+async def book_in(ground: Ground, name: str, live: int) -> Book:
+    """Make a database of that name with so many live turns."""
+    url = await ground.database(name)
+    turns = [(ids.session_id(), ids.turn_id()) for _ in range(live)]
     database = Database(url, pool_size=2)
     await database.connect()
     await migrate(database, url)
@@ -78,6 +79,22 @@ async def _book(ground: Ground) -> Book:
     return Book(url, turns)
 
 
+async def repeat(seconds: float, act: Callable[[int], Awaitable[Any]]) -> int:
+    """Do something again and again for so long, with the number of the time, and return how often it was done."""
+    ends_at, number = clock.monotonic() + seconds, 0
+    while clock.monotonic() < ends_at:
+        number += 1
+        await act(number)
+    return number
+
+
+async def rate(speaking: list[Awaitable[int]], seconds: float) -> float:
+    """Return how often a second all of them together did it."""
+    began = clock.monotonic()
+    counts = await asyncio.gather(*speaking)
+    return sum(counts) / max(clock.monotonic() - began, seconds)
+
+
 async def _through_the_writer(book: Book, seconds: float) -> float:
     database = Database(book.url, pool_size=2)
     await database.connect()
@@ -87,15 +104,15 @@ async def _through_the_writer(book: Book, seconds: float) -> float:
 
         async def speak(place: int) -> int:
             session_id, turn_id = book.turns[place]
-            return await _for(
+            return await repeat(
                 seconds,
                 lambda number: writer.submit(Entry(session_id, 1, turn_id, [TextDelta(1, "hello")], number=number)),
             )
 
-        rate = await _rate([speak(place) for place in range(len(book.turns))], seconds)
+        found = await rate([speak(place) for place in range(len(book.turns))], seconds)
         running.cancel()
     await database.aclose()
-    return rate
+    return found
 
 
 async def _batched(book: Book, seconds: float) -> float:
@@ -117,9 +134,9 @@ async def _batched(book: Book, seconds: float) -> float:
             base + number,
         )
 
-    rate = await _rate([_for(seconds, insert)], seconds)
+    found = await rate([repeat(seconds, insert)], seconds)
     await connection.close()
-    return rate * len(book.turns)
+    return found * len(book.turns)
 
 
 async def _singly(book: Book, seconds: float) -> float:
@@ -138,23 +155,9 @@ async def _singly(book: Book, seconds: float) -> float:
                     _body(session_id, turn_id),
                 )
 
-            return await _for(seconds, append)
+            return await repeat(seconds, append)
 
-        return await _rate([speak(*turn) for turn in book.turns], seconds)
-
-
-async def _for(seconds: float, act: Callable[[int], Awaitable[Any]]) -> int:
-    ends_at, number = clock.monotonic() + seconds, 0
-    while clock.monotonic() < ends_at:
-        number += 1
-        await act(number)
-    return number
-
-
-async def _rate(speaking: list[Awaitable[int]], seconds: float) -> float:
-    began = clock.monotonic()
-    counts = await asyncio.gather(*speaking)
-    return sum(counts) / max(clock.monotonic() - began, seconds)
+        return await rate([speak(*turn) for turn in book.turns], seconds)
 
 
 def _body(session_id: str, turn_id: str) -> str:

@@ -42,9 +42,24 @@ def test_met_aim_is_shown_without_a_reason() -> None:
     assert row.verdict == "≤ 300: met"
 
 
+def test_page_keeps_the_lines_of_parts_that_were_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    rows = {part: Row(part, f"{part}-key", f"what {part} measures", "ms", 1) for part in "abc"}
+    page.PAGE.write_text(markdown_table([rows["a"], rows["b"], rows["c"]]))
+
+    page.write([Row("b", "b-key", "what b measures now", "ms", 2)])
+
+    told = [line for line in page.PAGE.read_text().splitlines() if line.startswith(("| a", "| b", "| c"))]
+    assert told == [
+        "| a | what a measures, ms | 1 | – | – |",
+        "| b | what b measures now, ms | 2 | – | – |",
+        "| c | what c measures, ms | 1 | – | – |",
+    ]
+
+
 def test_page_is_of_this_table() -> None:
     keys = [
         line.split(" | ")[0] for line in (ROOT / "docs" / "benchmarks.md").read_text().splitlines() if line.startswith("| ")
     ]
 
-    assert sorted({key.removeprefix("| ") for key in keys if len(key) == 3}) == list("abcdefghij")
+    assert sorted({key.removeprefix("| ") for key in keys if len(key) == 3}) == list("abcdefghijk")

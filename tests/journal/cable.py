@@ -1,18 +1,24 @@
-"""A cable to Postgres that a test can cut: statements that arrive without their answers coming back, connections that break."""
+"""A cable to a server that a test can cut: what is said arrives without the answers coming back, connections break."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 CHUNK_BYTES = 65_536
 
+Reach: TypeAlias = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+"""Connects to the server at the cable's far end."""
+
 
 @dataclass(slots=True)
 class Cable:
-    """Carries bytes between clients and Postgres. `dsn` leads through it."""
+    """Carries bytes between clients and a server. Its near end is `port` on the loopback, or `dsn` for clients of Postgres."""
 
+    reach: Reach
+    port: int = 0
     dsn: str = ""
     is_deaf: bool = False
     """Whether answers are swallowed: what a client sends still arrives."""
@@ -27,13 +33,13 @@ class Cable:
             writer.transport.abort()
         self._writers.clear()
 
-    async def carry(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until one side closes."""
         if self.is_refusing:
             self.refused += 1
             writer.transport.abort()
             return
-        server_reader, server_writer = await asyncio.open_unix_connection(path)
+        server_reader, server_writer = await self.reach()
         self._writers |= {writer, server_writer}
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -57,11 +63,18 @@ async def cable_to(dsn: str) -> AsyncIterator[Cable]:
     parts = urlsplit(dsn)
     query = parse_qs(parts.query)
     path = f"{query['host'][0]}/.s.PGSQL.{query.get('port', ['5432'])[0]}"
-    cable = Cable()
-    server = await asyncio.start_server(lambda reader, writer: cable.carry(path, reader, writer), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    user = query.get("user", [parts.username or "postgres"])[0]
-    cable.dsn = f"postgresql://{user}@127.0.0.1:{port}{parts.path}"
+    async with laid(lambda: asyncio.open_unix_connection(path)) as cable:
+        user = query.get("user", [parts.username or "postgres"])[0]
+        cable.dsn = f"postgresql://{user}@127.0.0.1:{cable.port}{parts.path}"
+        yield cable
+
+
+@asynccontextmanager
+async def laid(reach: Reach) -> AsyncIterator[Cable]:
+    """Lay a cable to any server."""
+    cable = Cable(reach)
+    server = await asyncio.start_server(cable.carry, "127.0.0.1", 0)
+    cable.port = server.sockets[0].getsockname()[1]
     try:
         yield cable
     finally:

@@ -326,6 +326,21 @@ async def test_cursor_beyond_the_head_waits_for_what_comes_behind_it(database: D
     assert numbers(seen) == [6]
 
 
+async def test_number_that_the_log_does_not_have_sends_its_readers_to_the_table_once(journal: Journal) -> None:
+    session_id = await open_session(journal)
+    with journal.subscriptions.open(session_id) as reader:
+        await read_until(reader, 1)
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_SECONDS):
+            waiting = tasks.create_task(read_until(reader, 1))
+            journal.subscriptions.advance(session_id, 1_000_000)
+            while reader.lag:
+                await asyncio.sleep(0.002)
+            async with journal.transaction() as tx:
+                await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "the end"})]))
+
+    assert numbers(waiting.result()) == [2]
+
+
 async def test_ring_holds_no_more_bytes_than_a_page(
     database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

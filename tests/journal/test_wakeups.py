@@ -4,8 +4,8 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,13 +14,16 @@ from app import ids, sessions
 from app.db.engine import Database
 from app.journal import subscriptions, wakeups
 from app.journal.journal import Journal
+from app.journal.nats import Nats
+from app.journal.notify import Notify
 from app.journal.types import StepStarted
-from app.journal.wakeups import CHANNEL, PAYLOAD_BYTES, PostgresWakeups, _payloads
-from tests.journal.cable import cable_to
+from app.journal.wakeups import PAYLOAD_BYTES, Carrier, Wakeups, _payloads
+from app.pace import Pace
+from tests import nats_server
+from tests.journal.cable import Cable, cable_to, laid
 from tests.journal.ledger import (
     LIMIT_SECONDS,
     claimed,
-    journal_on,
     numbers,
     open_session,
     pen,
@@ -31,6 +34,28 @@ from tests.journal.ledger import (
 pytestmark = pytest.mark.anyio
 
 OTHER = ids.node_id()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A carrier, and the cable that all of its connections go through."""
+
+    carrier: Carrier
+    cable: Cable
+
+
+@pytest.fixture(params=["postgres", "nats"])
+async def way(request: pytest.FixtureRequest, database: Database, database_url: str) -> AsyncIterator[Way]:
+    """Each carrier in turn."""
+    if request.param == "postgres":
+        async with cable_to(database_url) as cable:
+            yield Way(Notify(Database(cable.dsn, pool_size=2)), cable)
+        return
+    async with (
+        nats_server.running(request.getfixturevalue("nats_program")) as server,
+        laid(lambda: asyncio.open_connection("127.0.0.1", server.port)) as cable,
+    ):
+        yield Way(Nats(database, f"nats://127.0.0.1:{cable.port}"), cable)
 
 
 class Told:
@@ -57,27 +82,25 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def listening(database: Database, node_id: str) -> AsyncIterator[tuple[PostgresWakeups, Told]]:
+async def listening(carrier: Carrier, node_id: str) -> AsyncIterator[tuple[Wakeups, Told]]:
     """Run one node's wake-ups."""
     told = Told()
-    node = PostgresWakeups(database, node_id, told.on_wakeup, told.on_gap)
+    node = Wakeups(carrier, node_id, told.on_wakeup, told.on_gap)
     async with running(node.run()):
         await until(lambda: node.is_listening)
         yield node, told
 
 
 @asynccontextmanager
-async def eavesdropping(database_url: str) -> AsyncIterator[list[str]]:
-    """Collect the payloads of every NOTIFY."""
+async def eavesdropping(carrier: Carrier) -> AsyncIterator[list[str]]:
+    """Collect all payloads."""
     heard: list[str] = []
-    db = await asyncpg.connect(database_url)
-    await db.add_listener(CHANNEL, lambda _db, _pid, _channel, payload: heard.append(payload))
-    yield heard
-    db.terminate()
+    async with carrier.connected(heard.append):
+        yield heard
 
 
-async def test_node_hears_of_others_and_not_of_itself(database: Database) -> None:
-    async with listening(database, "one") as (one, told_one), listening(database, OTHER) as (other, told_other):
+async def test_node_hears_of_others_and_not_of_itself(way: Way) -> None:
+    async with listening(way.carrier, "one") as (one, told_one), listening(way.carrier, OTHER) as (other, told_other):
         one.tell("a", 1)
         other.tell("b", 2)
         await until(lambda: bool(told_one.news and told_other.news))
@@ -86,42 +109,45 @@ async def test_node_hears_of_others_and_not_of_itself(database: Database) -> Non
     assert told_other.news == [("a", 1)]
 
 
-async def test_thousands_of_news_become_a_handful_of_notifications(database: Database, database_url: str) -> None:
-    async with eavesdropping(database_url) as heard, listening(database, "one") as (one, _):
+async def test_thousands_of_news_become_a_handful_of_payloads(way: Way) -> None:
+    async with eavesdropping(way.carrier) as heard, listening(way.carrier, "one") as (one, _):
         for number in range(1, 5_001):
             one.tell(f"session-{number % 10}", number)
         await until(lambda: "session-0:5000" in "".join(heard))
 
-    payloads = [payload for payload in heard if payload]
+    payloads = [payload for payload in heard if "," in payload]
     assert len(payloads) <= 2
     assert set(payloads[-1].split(",")) == {"one", *(f"session-{place}:{4990 + (place or 10)}" for place in range(10))}
 
 
-async def test_news_carry_ids_and_numbers_and_nothing_of_the_event(database: Database, database_url: str) -> None:
-    journal = journal_on(database)
-    async with eavesdropping(database_url) as heard, running(journal.writer.run(), journal.wakeups.run()):
+async def test_news_carry_ids_and_numbers_and_nothing_of_the_event(way: Way, database: Database) -> None:
+    journal = Journal(database, ids.node_id(), pace=Pace(), carrier=way.carrier)
+    async with eavesdropping(way.carrier) as heard, running(journal.writer.run(), journal.wakeups.run()):
         session_id = await open_session(journal)
-        await until(lambda: any(heard))
+        await until(lambda: any("," in payload for payload in heard))
 
-    [payload] = filter(None, heard)
+    [payload] = [payload for payload in heard if "," in payload]
     node_id, told = payload.split(",")
     assert told == f"{session_id}:1"
     assert uuid.UUID(node_id).version == 7
 
 
-async def test_news_of_many_sessions_all_arrive_in_payloads_that_postgres_takes(database: Database, database_url: str) -> None:
+async def test_news_of_many_sessions_all_arrive(way: Way) -> None:
     many = {ids.session_id(): number for number in range(1, 1_001)}
-    async with (
-        eavesdropping(database_url) as heard,
-        listening(database, OTHER) as (_, told),
-        listening(database, "one") as (one, _),
-    ):
+    async with listening(way.carrier, OTHER) as (_, told), listening(way.carrier, "one") as (one, _):
         for session_id, number in many.items():
             one.tell(session_id, number)
         await until(lambda: len(told.news) >= len(many))
 
     assert dict(told.news) == many
-    assert max(map(len, heard)) <= PAYLOAD_BYTES
+
+
+async def test_payload_that_no_node_of_ours_would_send_is_passed_over(way: Way) -> None:
+    async with listening(way.carrier, OTHER) as (_, told), way.carrier.connected(lambda _: None) as send:
+        await send(["one,a", "one,a:x,b:1e3,c:-4", f"one,d:{'9' * 5_000}", ",,:,", "\u2028,é:1", "one,e:5"])
+        await until(lambda: bool(told.news))
+
+    assert told.news == [("e", 5)]
 
 
 @given(st.dictionaries(st.uuids(version=4).map(str), st.integers(0, 10**18), max_size=400))
@@ -133,8 +159,8 @@ def test_payloads_are_within_the_limit_and_say_everything_once(news: dict[str, i
     assert all(len(payload) <= PAYLOAD_BYTES and payload.startswith(OTHER + ",") for payload in payloads)
 
 
-async def test_lower_number_that_is_told_later_does_not_hide_the_higher(database: Database) -> None:
-    async with listening(database, OTHER) as (_, told), listening(database, "one") as (one, _):
+async def test_lower_number_that_is_told_later_does_not_hide_the_higher(way: Way) -> None:
+    async with listening(way.carrier, OTHER) as (_, told), listening(way.carrier, "one") as (one, _):
         one.tell("a", 14)
         one.tell("a", 12)
         await until(lambda: bool(told.news))
@@ -142,8 +168,8 @@ async def test_lower_number_that_is_told_later_does_not_hide_the_higher(database
     assert told.news == [("a", 14)]
 
 
-async def test_erasure_is_told_whatever_was_to_be_told_before(database: Database) -> None:
-    async with listening(database, OTHER) as (_, told), listening(database, "one") as (one, _):
+async def test_erasure_is_told_whatever_was_to_be_told_before(way: Way) -> None:
+    async with listening(way.carrier, OTHER) as (_, told), listening(way.carrier, "one") as (one, _):
         one.tell("a", 14)
         one.tell("a", 0)
         await until(lambda: bool(told.news))
@@ -151,16 +177,24 @@ async def test_erasure_is_told_whatever_was_to_be_told_before(database: Database
     assert told.news == [("a", 0)]
 
 
-async def test_lost_connection_is_made_again_and_readers_are_told_of_the_gap(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_node_that_starts_while_the_carrier_is_away_finds_it_later(way: Way) -> None:
+    way.cable.is_refusing = True
+    told = Told()
+    node = Wakeups(way.carrier, OTHER, told.on_wakeup, told.on_gap)
+    async with running(node.run()):
+        await until(lambda: way.cable.refused >= 2)
+        assert not node.is_listening
+
+        way.cable.is_refusing = False
+        await until(lambda: node.is_listening)
+
+    assert told.gaps == 1
+
+
+async def test_lost_connection_is_made_again_and_readers_are_told_of_the_gap(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wakeups, "HEARTBEAT_SECONDS", 0.05)
-    async with listening(database, OTHER) as (node, told), listening(database, "one") as (one, _):
-        async with database.connection() as db:
-            await db.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE application_name = 'suricate wakeups' AND datname = current_database()"
-            )
+    async with listening(way.carrier, OTHER) as (node, told), listening(way.carrier, "one") as (one, _):
+        way.cable.cut()
         await until(lambda: not node.is_listening and not one.is_listening)
         await until(lambda: node.is_listening and one.is_listening)
         one.tell("a", 1)
@@ -170,35 +204,48 @@ async def test_lost_connection_is_made_again_and_readers_are_told_of_the_gap(
     assert told.news == [("a", 1)]
 
 
-async def test_frozen_connection_is_noticed_by_the_heartbeat(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_frozen_connection_is_noticed_by_the_heartbeat(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wakeups, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(wakeups, "HEARTBEAT_LIMIT_SECONDS", 0.05)
-    async with cable_to(database_url) as cable, listening(Database(cable.dsn, pool_size=2), "one") as (one, told):
-        cable.is_deaf = True
+    async with listening(way.carrier, "one") as (one, told):
+        way.cable.is_deaf = True
         await until(lambda: not one.is_listening)
 
-        cable.is_deaf = False
+        way.cable.is_deaf = False
+        way.cable.cut()
         await until(lambda: one.is_listening)
 
     assert told.gaps == 2
 
 
+async def test_what_cannot_be_told_for_long_does_not_pile_up(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakeups, "MOST_NEWS", 3)
+    node = Wakeups(way.carrier, "one", lambda _session, _seq: None, lambda: None)
+    async with listening(way.carrier, OTHER) as (_, told):
+        for number in range(1, 9):
+            node.tell(f"session-{number % 4}", number)
+        async with running(node.run()):
+            await until(lambda: bool(told.news))
+
+    assert told.news == [("session-1", 5), ("session-2", 6), ("session-3", 7)]
+
+
 @asynccontextmanager
-async def two_nodes(database: Database, *, has_wakeups: bool) -> AsyncIterator[tuple[Journal, Journal]]:
-    """Run a journal that writes and one that only reads."""
-    writing, reading = journal_on(database), journal_on(database)
+async def two_nodes(database: Database, carrier: Carrier | None = None) -> AsyncIterator[tuple[Journal, Journal]]:
+    """Run a journal that writes and one that only reads; without a carrier all wake-ups are lost."""
+    writing, reading = (Journal(database, ids.node_id(), pace=Pace(), carrier=carrier) for _ in range(2))
     works = [writing.writer.run(), reading.subscriptions.poll()]
-    if has_wakeups:
+    if carrier is not None:
         works += [writing.wakeups.run(), reading.wakeups.run()]
     async with running(*works):
-        if has_wakeups:
+        if carrier is not None:
             await until(lambda: writing.wakeups.is_listening and reading.wakeups.is_listening)
         yield writing, reading
 
 
-async def test_reader_on_another_node_is_woken(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reader_on_another_node_is_woken(way: Way, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriptions, "POLL_SECONDS", 600)
-    async with two_nodes(database, has_wakeups=True) as (writing, reading):
+    async with two_nodes(database, way.carrier) as (writing, reading):
         claim = await claimed(writing)
         with reading.subscriptions.open(claim.session_id) as reader:
             await read_until(reader, 2)
@@ -210,7 +257,7 @@ async def test_reader_on_another_node_is_woken(database: Database, monkeypatch: 
 
 async def test_with_all_wakeups_lost_the_poll_finds_what_is_new(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
-    async with two_nodes(database, has_wakeups=False) as (writing, reading):
+    async with two_nodes(database) as (writing, reading):
         claim = await claimed(writing)
         with reading.subscriptions.open(claim.session_id) as reader:
             await read_until(reader, 2)
@@ -224,7 +271,7 @@ async def test_poll_wakes_a_waiting_reader_although_a_new_one_has_seen_the_head_
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
-    async with two_nodes(database, has_wakeups=False) as (writing, reading):
+    async with two_nodes(database) as (writing, reading):
         claim = await claimed(writing)
         with reading.subscriptions.open(claim.session_id) as early, reading.subscriptions.open(claim.session_id) as late:
             await read_until(early, 2)
@@ -241,7 +288,7 @@ async def test_with_all_wakeups_lost_the_poll_ends_readers_of_an_erased_session(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
-    async with two_nodes(database, has_wakeups=False) as (writing, reading):
+    async with two_nodes(database) as (writing, reading):
         session_id = await open_session(writing)
         with reading.subscriptions.open(session_id) as reader:
             await read_until(reader, 1)
@@ -257,7 +304,7 @@ async def test_poll_goes_on_after_the_database_was_away(database_url: str, monke
     async with cable_to(database_url) as cable:
         database = Database(cable.dsn, pool_size=2)
         await database.connect()
-        async with two_nodes(database, has_wakeups=False) as (writing, reading):
+        async with two_nodes(database) as (writing, reading):
             claim = await claimed(writing)
             with reading.subscriptions.open(claim.session_id) as reader:
                 await read_until(reader, 2)

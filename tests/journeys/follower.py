@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import httpx2
 
+from app import clock
 from tests.api import shapes
 from tests.service import Frame, Service, read_frames
 
@@ -17,6 +19,8 @@ class Follower:
 
     session_id: str
     frames: list[Frame] = field(default_factory=list)
+    lateness: list[float] = field(default_factory=list)
+    """Seconds from when each event was made to when it came."""
     farewells: list[str] = field(default_factory=list)
     """Names of frames without an id, as they came."""
     wanted: int = 0
@@ -67,6 +71,7 @@ class Follower:
             self.farewells.append(frame.event)
         else:
             self.frames.append(frame)
+            self.lateness.append((clock.now() - datetime.fromisoformat(frame.data["at"])).total_seconds())
             if len(self.frames) == self.wanted:
                 self.has_wanted.set()
         return frame.event
