@@ -1,4 +1,4 @@
-"""The command: `python -m tests.torture [--minutes N] [--seed S] …`, and its part `check FOLDER`."""
+"""The command: `python -m tests.torture [--minutes N] [--seed S] …`, and its parts `check FOLDER` and `sweep`."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from app import telemetry
-from tests.torture import checker, run
+from tests.torture import checker, run, sweep
 from tests.torture.run import Options
 from tests.torture.verdict import Verdict
 
@@ -71,7 +71,7 @@ def _show(verdict: Verdict) -> None:
         print(f"  {invariant}: {text}")
 
 
-PARTS: Mapping[str, Callable[[Sequence[str]], int]] = {"check": _check}
+PARTS: Mapping[str, Callable[[Sequence[str]], int]] = {"check": _check, "sweep": sweep.main}
 
 
 def main() -> None:
