@@ -69,7 +69,7 @@ class Wakeups:
         """Whether wake-ups of others arrive now."""
 
     def tell(self, session_id: str, seq: int) -> None:
-        """Tell the other nodes, within a tick, that a session's log has grown to a number; 0: that it is gone."""
+        """Tell the other nodes, within a tick, that a session's log has grown to a number; 0: to look what became of the id."""
         if len(self._news) >= MOST_NEWS and session_id not in self._news:
             return
         self._news[session_id] = max(seq, self._news.get(session_id, 0)) if seq else 0

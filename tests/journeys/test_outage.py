@@ -99,18 +99,17 @@ async def test_live_turn_and_its_reader_outlast_a_short_outage(service: Service,
 
 
 async def test_broken_connections_alone_are_not_seen_by_readers(service: Service, cable: Cable, double: ProviderDouble) -> None:
-    await double.play([scripts.tokens(60, rate=60), scripts.finish()])
+    await double.play([scripts.tokens(180, rate=60), scripts.finish()])
     created = await service.create("Hello")
     follower = Follower(created["session_id"])
 
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(BACK_SECONDS), asyncio.TaskGroup() as tasks:
         following = tasks.create_task(follower.follow(service, until=shapes.TERMINAL))
         for _ in range(3):
-            await follower.saw(8)
+            await follower.saw(3)  # few, since a busy node joins what waits for a commit
             cable.cut()
-        async with asyncio.timeout(BACK_SECONDS):
-            await following
-            while not follower.count("turn_completed"):
-                await follower.follow(service, until=shapes.TERMINAL)
+        await following
+        while not follower.count("turn_completed"):
+            await follower.follow(service, until=shapes.TERMINAL)
 
     follower.assert_saw_everything(await service.log_of(created["session_id"]))
