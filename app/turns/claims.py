@@ -112,15 +112,13 @@ def session_used(session: Session) -> Used:
 LEASE_UNTIL = "clock_timestamp() + make_interval(secs => {})"
 
 
-_LOCKED = """
-WITH locked AS (
-  SELECT t.session_id, t.id FROM turns t JOIN unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS c(session_id, id, fence)
-    ON t.session_id = c.session_id AND t.id = c.id
-  WHERE t.fence = c.fence AND t.owner = $4 AND t.status IN ('running', 'waiting')
-  ORDER BY t.session_id FOR NO KEY UPDATE OF t
-)
+_HELD = """
+SELECT t.session_id, t.id FROM turns t JOIN unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS c(session_id, id, fence)
+  ON t.session_id = c.session_id AND t.id = c.id
+WHERE t.fence = c.fence AND t.owner = $4 AND t.status IN ('running', 'waiting')
 """
-"""Turns that are held, locked in the order in which the journal locks them, so that neither waits for the other in a circle."""
+_LOCKED = f"locked AS ({_HELD} FOR NO KEY UPDATE OF t SKIP LOCKED)"
+"""Those of the turns whose rows no other transaction holds: to wait for one would let the leases of all run out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +126,13 @@ class Renewal:
     """What a node learns when it renews.
 
     Args:
-        kept: the ids of the turns that it holds still; of the others the attempt must stop.
+        held: the ids of the turns that it holds still; of the others the attempt must stop.
+        renewed: those of them whose leases are new; another transaction had the others, which is to be tried again soon.
         is_draining: whether its row says that it is to drain.
     """
 
-    kept: frozenset[str]
+    held: frozenset[str]
+    renewed: frozenset[str]
     is_draining: bool
 
 
@@ -143,16 +143,16 @@ async def renew(db: Connection, node: Node, claims: Sequence[Claim], *, is_stopp
         is_stopping: whether the node is about to leave; its row says then that it drains.
     """
     row: Row = await db.fetchrow(
-        f"""{_LOCKED}, renewed AS (
+        f"""WITH held AS ({_HELD}), {_LOCKED}, renewed AS (
               UPDATE turns t SET lease_expires_at = {LEASE_UNTIL.format("$5::float8")} FROM locked l
               WHERE t.session_id = l.session_id AND t.id = l.id RETURNING t.id
             ), seen AS ({nodes.SEEN.format(lease_until=LEASE_UNTIL.format("$5::float8"))})
-            SELECT is_draining, ARRAY(SELECT id FROM renewed) AS kept FROM seen""",
+            SELECT is_draining, ARRAY(SELECT id FROM held) AS held, ARRAY(SELECT id FROM renewed) AS renewed FROM seen""",
         *_columns(claims),
         *node.columns,
         is_stopping,
     )
-    return Renewal(frozenset(str(turn_id) for turn_id in row["kept"]), row["is_draining"])
+    return Renewal(frozenset(map(str, row["held"])), frozenset(map(str, row["renewed"])), row["is_draining"])
 
 
 async def is_in_force(db: Connection, claim: Claim) -> bool:
@@ -161,9 +161,9 @@ async def is_in_force(db: Connection, claim: Claim) -> bool:
 
 
 async def release(db: Connection, node_id: str, claims: Sequence[Claim]) -> None:
-    """Give turns back unfinished, so that any node may go on at once."""
+    """Give turns back unfinished, so that any node may go on at once; what another transaction holds runs out."""
     await db.execute(
-        f"""{_LOCKED} UPDATE turns t SET owner = NULL, lease_expires_at = clock_timestamp() FROM locked l
+        f"""WITH {_LOCKED} UPDATE turns t SET owner = NULL, lease_expires_at = clock_timestamp() FROM locked l
             WHERE t.session_id = l.session_id AND t.id = l.id""",
         *_columns(claims),
         node_id,

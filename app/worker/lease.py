@@ -100,30 +100,32 @@ class Keeper:
             try:
                 async with self._database.dedicated("leases") as db:
                     while True:
-                        await self._renew(db)
-                        await self._until_due()
+                        is_whole = await self._renew(db)
+                        await self._until_due(self._lease_seconds / (RENEWALS_PER_TERM if is_whole else CHECKS_PER_TERM))
             except (StoreUnavailable, TimeoutError) as error:
                 log.warning("lease_renewal_failed", error=str(error.__cause__ or error))
                 await asyncio.sleep(self._lease_seconds / CHECKS_PER_TERM)
 
-    async def _until_due(self) -> None:
+    async def _until_due(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._lease_seconds / RENEWALS_PER_TERM):
+            async with asyncio.timeout(seconds):
                 await self._is_due.wait()
         self._is_due.clear()
 
-    async def _renew(self, db: Connection) -> None:
+    async def _renew(self, db: Connection) -> bool:
+        """Renew what is held; tell whether all of it was renewed."""
         asked_at = clock.monotonic()
         asked = list(self._held())
         async with asyncio.timeout(self._lease_seconds / RENEWALS_PER_TERM):
             renewal = await claims.renew(db, self._node, [held.claim for held in asked], is_stopping=self._is_stopping)
         for held in asked:
-            if held.claim.turn_id in renewal.kept:
+            if held.claim.turn_id in renewal.renewed:
                 held.renewed_at = asked_at
-            else:
+            elif held.claim.turn_id not in renewal.held:
                 held.stop()
         self.renewed_at = asked_at
         self._heed(renewal.is_draining)
+        return renewal.renewed == renewal.held
 
     async def _watch(self) -> None:
         while True:

@@ -258,7 +258,7 @@ async def test_appends_and_lease_renewals_of_the_same_turns_never_lock_each_othe
     async def renew() -> None:
         async with database.connection() as db:
             for _ in range(40):
-                assert len((await claims.renew(db, node.row, live)).kept) == len(live)
+                assert len((await claims.renew(db, node.row, live)).held) == len(live)
 
     async def write() -> None:
         async with database.connection() as db:

@@ -33,7 +33,7 @@ async def due(database: Database, limit: int = 100) -> list[str]:
 async def renewed(database: Database, node: Node, *held: Claim, seconds: float = 30) -> frozenset[str]:
     """Renew."""
     async with database.connection() as db:
-        return (await claims.renew(db, replace(node.row, lease_seconds=seconds), held)).kept
+        return (await claims.renew(db, replace(node.row, lease_seconds=seconds), held)).renewed
 
 
 async def test_claim_lasts_for_the_nodes_lease(database: Database, journal: Journal) -> None:
@@ -75,6 +75,21 @@ async def test_another_node_cannot_renew(database: Database, journal: Journal) -
     claim = await claimed(journal, Node())
 
     assert await renewed(database, Node(), claim) == set()
+
+
+async def test_turn_that_another_transaction_holds_is_passed_over_and_the_others_are_renewed(
+    database: Database, journal: Journal
+) -> None:
+    node = Node()
+    busy, free = [await claimed(journal, node) for _ in range(2)]
+
+    async with database.transaction() as other, database.connection() as db:
+        await other.execute("UPDATE turns SET steps = steps WHERE id = $1", busy.turn_id)
+        renewal = await claims.renew(db, node.row, [busy, free])
+        await claims.release(db, node.node_id, [busy, free])
+
+    assert (renewal.held, renewal.renewed) == (frozenset({busy.turn_id, free.turn_id}), frozenset({free.turn_id}))
+    assert await due(database) == [free.session_id]
 
 
 async def test_renewing_nothing_is_no_harm(database: Database) -> None:

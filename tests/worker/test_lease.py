@@ -97,6 +97,21 @@ async def test_turn_that_another_node_has_taken_is_let_go_at_the_next_renewal(da
     assert [held.claim for held in hands.held] == [kept]
 
 
+async def test_turn_whose_row_another_transaction_holds_is_renewed_as_soon_as_it_is_free(
+    database: Database, journal: Journal
+) -> None:
+    hands = Hands()
+    busy, free = await hands.take(journal), await hands.take(journal)
+
+    async with keeping(database, hands):
+        async with database.transaction() as other:
+            await other.execute("UPDATE turns SET steps = steps WHERE id = $1", busy.turn_id)
+            await renewals(database, free, 2)
+        await renewals(database, busy, 2)
+
+    assert hands.stopped == {}
+
+
 async def test_turn_that_is_over_is_let_go(database: Database, journal: Journal) -> None:
     hands = Hands()
     claim = await hands.take(journal)
