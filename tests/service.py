@@ -50,7 +50,7 @@ class Service:
         env = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT), "SURICATE_PORT": "0"}
         with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "app.cli", command, env=env | dict(settings),
+                sys.executable, "-m", "app.cli", command, env=env | dict(settings), cwd=folder,
                 stdout=asyncio.subprocess.PIPE, stderr=errors,
             )  # fmt: skip
         try:

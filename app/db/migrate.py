@@ -1,7 +1,8 @@
 """Bring a database to the schema that this code needs.
 
 Alembic is heavy and rarely needed, so it is imported only where the database is behind. Nodes that start together take turns
-at an advisory lock; the first migrates, the others find it done.
+at an advisory lock; the first migrates, the others find it done. Two versions run side by side while a new one goes in: a
+migration only adds, and what no version uses any more is taken away by a later one, which raises the floor (`schema_floor`).
 """
 
 import asyncio
@@ -9,12 +10,16 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from app.db.engine import Database
 from app.errors import StartupError
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK_KEY = 0x5375_7269_6361_7465  # "Suricate"; any constant that nothing else on the database uses
 LOCK_TIMEOUT = "10s"  # a migration that cannot get its locks gives up rather than stop all traffic
+
+log = structlog.get_logger()
 
 
 def head() -> str:
@@ -29,7 +34,7 @@ async def migrate(database: Database, dsn: str) -> bool:
         Whether anything was done.
 
     Raises:
-        StartupError: the database is ahead of this code, or a migration failed; it is then as it was before.
+        StartupError: the database is too far ahead of this code, or a migration failed; it is then as it was before.
         StoreUnavailable: Postgres could not be reached.
     """
     async with database.dedicated("migrate", statement_timeout="0", lock_timeout="0") as db:
@@ -38,7 +43,8 @@ async def migrate(database: Database, dsn: str) -> bool:
         if version == head():
             return False
         if version is not None and version > head():
-            raise StartupError(f"The database is at revision {version}, newer than this code's {head()}; upgrade the code.")
+            await _check_floor(db, version)
+            return False
         await asyncio.to_thread(_upgrade, dsn)
         return True
 
@@ -48,6 +54,16 @@ async def _version(db: Any) -> str | None:
         return None
     version: str | None = await db.fetchval("SELECT version_num FROM alembic_version")
     return version
+
+
+async def _check_floor(db: Any, version: str) -> None:
+    """Let code run on a newer schema that still has all it needs."""
+    floor: str = await db.fetchval("SELECT max(revision) FROM schema_floor")
+    if head() < floor:
+        raise StartupError(
+            f"The database is at revision {version}, which code before {floor} cannot use; this is {head()}. Upgrade the code."
+        )
+    log.info("database_is_newer", revision=version)
 
 
 def _upgrade(dsn: str) -> None:

@@ -220,3 +220,9 @@ idempotency_keys = Table(
     Index("idempotency_keys_by_age", "created_at"),
     Index("idempotency_keys_by_session", "session_id"),
 )
+
+schema_floor = Table(
+    "schema_floor",
+    metadata,
+    Column("revision", Text, primary_key=True, comment="code of an older one must not run here"),
+)

@@ -57,12 +57,35 @@ def test_there_is_one_head_and_it_is_the_newest_file() -> None:
     assert scripts.get_heads() == [migrate.head()]
 
 
-async def test_database_ahead_of_the_code_is_refused(database: Database, database_url: str) -> None:
+async def test_database_of_a_later_version_is_used_as_it_is(database: Database, database_url: str) -> None:
     async with database.connection() as db:
         await db.execute("UPDATE alembic_version SET version_num = '9999'")
 
-    with pytest.raises(StartupError, match="newer than this code"):
+    assert await migrate.migrate(database, database_url) is False
+
+
+async def test_database_that_lacks_what_this_code_needs_is_refused(database: Database, database_url: str) -> None:
+    async with database.connection() as db:
+        await db.execute("UPDATE alembic_version SET version_num = '9999'")
+        await db.execute("UPDATE schema_floor SET revision = '9000'")
+
+    with pytest.raises(StartupError, match="code before 9000 cannot use"):
         await migrate.migrate(database, database_url)
+
+
+async def test_migration_that_cannot_have_its_locks_gives_up_and_leaves_everything(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "100ms")
+    database = await connected(empty_database_url)
+    async with database.transaction() as other:
+        await other.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+
+        with pytest.raises(StartupError, match="rolled back"):
+            await migrate.migrate(database, empty_database_url)
+
+    assert await migrate.migrate(database, empty_database_url)
+    await database.aclose()
 
 
 async def connected(url: str) -> Database:

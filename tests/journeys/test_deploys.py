@@ -1,15 +1,19 @@
 """A new version goes in node by node, under load."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx2
 import pytest
 
+from app.db import migrate
 from tests.journeys.follower import Follower
+from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
-from tests.service import Service
+from tests.service import ROOT, Service
 
 pytestmark = pytest.mark.anyio
 
@@ -17,6 +21,20 @@ CLIENTS = 6
 TURN_TOKENS, TOKENS_A_SECOND = 120, 60
 AGAIN_SECONDS = 0.02
 ALL_SECONDS = 60.0
+NEXT_MIGRATION = '''
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
+
+
+def upgrade() -> None:
+    """Expand the schema as the next version would."""
+    op.add_column("sessions", sa.Column("mood", sa.Text(), server_default="fine", nullable=False))
+    op.add_column("turns", sa.Column("mood", sa.Text()))
+    op.create_table("moods", sa.Column("id", sa.Uuid(), primary_key=True))
+    op.create_index("sessions_by_mood", "sessions", ["mood"])
+'''
 
 
 @dataclass
@@ -88,3 +106,36 @@ async def test_rolling_restart_under_load_loses_nothing_and_clients_see_reconnec
         assert follower.count("turn_started") == talk.result() == follower.count("turn_completed")
         resumed += follower.count("turn_resumed")
     assert resumed > 0
+
+
+def next_version(folder: Path) -> Path:
+    """Make a checkout of the version after this one, which has a migration more."""
+    for name in ("app", "migrations"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "migrations" / "versions" / "9999_next.py").write_text(NEXT_MIGRATION.format(head=migrate.head()))
+    return folder
+
+
+async def test_two_versions_carry_the_same_turn_on_one_schema(
+    serve: Callable[..., Awaitable[Service]], double: ProviderDouble, tmp_path: Path
+) -> None:
+    await double.play(*[[scripts.endless(rate=50)]] * 2, [scripts.text("Paris."), scripts.finish()])
+    settings = {"SURICATE_OPENAI_COMPATIBLE_BASE_URL": double.base_url, "SURICATE_SHUTDOWN_GRACE_SECONDS": "0"}
+    newer = settings | {"PYTHONPATH": str(next_version(tmp_path / "next"))}
+    old = await serve(**settings)
+    follower = Follower((await old.create("Hello"))["session_id"])
+    await follower.follow(old, most=8)
+
+    new = await serve(**newer)
+    await old.terminate()
+    await follower.follow(new, most=12)
+    old_again = await serve(**settings)
+    await new.terminate()
+    async with asyncio.timeout(ALL_SECONDS):
+        await follower.follow(old_again, until=["turn_completed"])
+
+    assert "database_migrated" in new.log.read_text()
+    assert "database_is_newer" in old_again.log.read_text()
+    assert follower.count("turn_resumed") == 2
+    follower.assert_saw_everything(await old_again.log_of(follower.session_id))
