@@ -12,6 +12,8 @@ from app import clock
 from tests.api import shapes
 from tests.service import Frame, Service, read_frames
 
+SAW_SECONDS = 20.0  # for the events of one wait
+
 
 @dataclass
 class Follower:
@@ -58,7 +60,8 @@ class Follower:
         """Wait until so many more events have come."""
         self.wanted = len(self.frames) + more
         self.has_wanted.clear()
-        await self.has_wanted.wait()
+        async with asyncio.timeout(SAW_SECONDS):
+            await self.has_wanted.wait()
 
     def assert_saw_everything(self, log: Sequence[dict[str, Any]]) -> None:
         """Hold what was seen against the log: nothing is missing, doubled or different."""
