@@ -11,7 +11,6 @@ from app.api.answers import Accepted, as_json
 from app.api.defaults import Defaults
 from app.api.dependencies import House, Query, Rooms, body, keyed, manner
 from app.copies import imports
-from app.copies.document import SessionExport
 from app.errors import InvalidRequest, SessionPersistenceDisabled
 from app.journal.journal import Transaction
 from app.realms import FallbackModel
@@ -176,7 +175,7 @@ async def _open(tx: Transaction, house: House, asked: schemas.CreateSession) -> 
     realm = await realms.get(tx.db)
     kept_prompt = schemas.kept_blocks(asked.prompt) if asked.is_deferred and asked.prompt is not None else None
     if asked.resume_session is not None:
-        session = await _resume(tx, house.defaults(realm.config), asked, asked.resume_session)
+        session = await _resume(tx, house.defaults(realm.config), asked, realm.generation)
         return session if kept_prompt is None else await sessions.keep_prompt(tx, session, kept_prompt)
     session = await sessions.create(
         tx,
@@ -191,11 +190,12 @@ async def _open(tx: Transaction, house: House, asked: schemas.CreateSession) -> 
     return session
 
 
-async def _resume(tx: Transaction, defaults: Defaults, asked: schemas.CreateSession, exported: SessionExport) -> Session:
+async def _resume(tx: Transaction, defaults: Defaults, asked: schemas.CreateSession, generation: int) -> Session:
     """Open a session from a document; what is given beside it changes it as a patch would, where it is not null."""
     if asked.ephemeral:
         raise SessionPersistenceDisabled
-    session = await imports.resume(tx, exported)
+    assert asked.resume_session is not None
+    session = await imports.resume(tx, asked.resume_session, config_generation=generation)
     given = {name: getattr(asked, name, None) for name in schemas.ChangeSession.model_fields}
     patch = schemas.ChangeSession(**{name: value for name, value in given.items() if value is not None})
     if patch.model is None and patch.provider is None:

@@ -62,7 +62,14 @@ async def fork(tx: Transaction, session_id: str, through_turn: int | None) -> Se
         if through_turn > len(originals):
             raise InvalidRequest.at("through_turn", "No turn of this number that is over, like all before it.")
         originals = originals[:through_turn]
-    copy = Beginning(ids.session_id(), source.options, source.title, source.labels, source.kept_prompt)
+    copy = Beginning(
+        ids.session_id(),
+        source.options,
+        source.title,
+        source.labels,
+        source.kept_prompt,
+        config_generation=source.config_generation,
+    )
     await sessions.begin(tx, copy)
     old = [row["id"] for row in originals]
     new = [ids.turn_id() for _ in originals]

@@ -1,6 +1,7 @@
 """Imports: a session begins from an export document, under the id, times and numbers that stand there."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -37,8 +38,11 @@ FROM unnest($2::int[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::times
 _MESSAGE_COLUMNS = 7
 
 
-async def resume(tx: Transaction, exported: SessionExport) -> Session:
+async def resume(tx: Transaction, exported: SessionExport, *, config_generation: int) -> Session:
     """Open a session from a document; its log begins with `session_created`.
+
+    Args:
+        config_generation: of the realm's configuration as it is now.
 
     Raises:
         InvalidRequest: turns and messages do not belong together as they must; each place is named.
@@ -48,7 +52,7 @@ async def resume(tx: Transaction, exported: SessionExport) -> Session:
     wrong = [{"loc": f"resume_session.{place}", "msg": words} for place, words in document.faults(exported)]
     if wrong:
         raise InvalidRequest("The request is not valid.", errors=wrong)
-    begun = _beginning(exported)
+    begun = replace(_beginning(exported), config_generation=config_generation)
     if not await sessions.begin(tx, begun):
         await _refuse(tx, begun.id)
     await tx.db.execute(_TURNS, begun.id, *_columns([_turn_row(turn) for turn in exported.turns], _TURN_COLUMNS))

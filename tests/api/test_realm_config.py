@@ -231,6 +231,20 @@ async def test_null_in_a_sessions_patch_goes_back_to_the_realms_default(service:
     assert "tools" not in updated  # the session had the realm's word on them already
 
 
+async def test_copies_tell_the_configuration_that_their_options_were_made_under(service: Service) -> None:
+    first = await configured(service, max_tokens=5)
+    path = f"/v1/sessions/{(await created(service))['session_id']}"
+    second = await configured(service, max_tokens=6)
+
+    fork = (await service.client.post(f"{path}/fork")).json()
+    document = (await service.client.get(f"{path}/export")).json()
+    await service.client.delete(path)
+    resumed = (await service.client.post("/v1/sessions", json={"resume_session": document})).json()
+
+    generations = [answer["session"]["state"]["config_generation"] for answer in (fork, resumed)]
+    assert generations == [first, second]
+
+
 async def test_repeat_of_a_creation_gets_the_first_answer_under_another_configuration(service: Service) -> None:
     generation = await configured(service, default_model="scripted-1")
     headers = {"Idempotency-Key": "one-and-the-same"}
