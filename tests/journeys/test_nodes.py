@@ -215,7 +215,7 @@ async def test_turn_is_followed_and_interrupted_while_every_wakeup_is_lost(
     assert closed.closed_by_client_at is not None
     reader.assert_saw_everything(await here.log_of(session_id))
     assert "wakeups_lost" in here.log.read_text()
-    assert "wakeups_lost_database" in there.log.read_text()
+    assert "wakeups_lost" in there.log.read_text()
 
 
 async def no_wakeups(database: Database) -> None:
