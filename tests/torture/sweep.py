@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import random
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -41,7 +42,7 @@ LEASE_SECONDS = 1.2
 IDLE_SECONDS = 6.0  # in which all that nodes do by themselves comes at least once
 LIVES_A_POINT = 3  # until a point counts as not reached
 SIDES: Sequence[Side] = ("before", "after")
-OF_THE_DRIVER = re.compile(r": read (pg_\w+ )?#")  # what is asked of a connection because it is new
+OF_THE_DRIVER = re.compile(r": read #|read pg_")  # what is asked of a connection because it is new
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +119,14 @@ class Ground:
         """The points that the last life has passed."""
         return Counter(self._nodes[0].wire.counted)
 
-    async def dry(self, lives: int) -> Counter[str]:
-        """Return the points that the last of so many lives passes; those before it make the connections."""
+    async def dry(self, lives: int) -> dict[str, int]:
+        """Live so often without a cut; return the points that every life passes which has one of that name."""
+        passed: list[Counter[str]] = []
         for _ in range(lives):
             why = await self._live(self.turn_round(), None)
             assert not why, why
-        return self.counted
+            passed.append(self.counted)
+        return {name: min(life[name] for life in passed if name in life) for name in set().union(*passed)}
 
     async def cut(self, point: Point, side: Side, *, is_kill: bool, lives: int = LIVES_A_POINT) -> Finding:
         """Cut lives at a point until one was, and tell what came of it."""
@@ -251,11 +254,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fates = Counter(finding.fate for finding in findings)
     mode = "kill" if given.kill else "cut"
     reached = fates["survived"] + fates["failed"]
-    print(f"{mode}: survived {fates['survived']} of {reached}, not reached {fates['not reached']}; records in {folder}")
+    print(f"{mode}: survived {fates['survived']} of {reached}, not reached {fates['not reached']}")
     for finding in findings:
         if finding.fate != "survived":
             print(f"  {finding}")
-    return 1 if fates["failed"] else 0
+    if fates["failed"]:
+        print(f"what nodes, provider and tools wrote is in {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 if __name__ == "__main__":
