@@ -53,14 +53,16 @@ def assert_order(log: Log) -> None:
 
 
 def assert_usage(talk: Talk, log: Log, turns: Log, billing: Mapping[str, Any]) -> None:
-    """Hold sums against their parts: steps are as the vendor reported, turns the sum of steps, the session that of turns."""
+    """Hold sums against their parts: answers, cut ones too, are as reported, a turn is their sum, the session that of turns."""
     steps = [event for event in log if event["type"] == "step_completed"]
     ends = {event["turn_id"]: event["usage"] for event in log if event["type"] in shapes.TERMINAL}
     own = [turn for turn in turns if turn["turn_id"] in ends]  # those that were copied have no events
 
     assert talk.reported is None or [event["usage"] for event in steps] == talk.reported
     for turn in own:
-        counted = total([event["usage"] for event in steps if event["turn_id"] == turn["turn_id"]])
+        whole = [event["usage"] for event in steps if event["turn_id"] == turn["turn_id"]]
+        asked = sum(event["type"] == "step_started" and event["turn_id"] == turn["turn_id"] for event in log)
+        counted = total([*whole, *[talk.reported_early] * (asked - len(whole))])
         assert turn["usage"] == ends[turn["turn_id"]] == counted
     spent = total([turn["usage"] for turn in (own if talk.is_fork else turns)])
     assert {**billing["usage"], "total_tokens": billing["total_tokens"]} == spent

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 from tests.api.talk import history
 from tests.api.test_turns import ASYNC, Desk
-from tests.provider_double import scripts
+from tests.provider_double import anthropic, scripts
 from tests.provider_double.client import ProviderDouble
 from tests.provider_double.scripts import Script
 from tests.providers import behaviours
@@ -26,6 +26,8 @@ Turn: TypeAlias = Mapping[str, Any]
 
 CALLS = {"call_a": "datetime", "call_b": "weather"}
 WEATHER = {"name": "weather", "description": "Tells the weather.", "input_schema": {"type": "object"}}
+NOTHING = dict.fromkeys(("input_tokens", "output_tokens", "cache_creation_tokens", "cache_read_tokens"), 0)
+REPORTED_EARLY = NOTHING | {"input_tokens": anthropic.USAGE["input_tokens"], "output_tokens": anthropic.USAGE["output_tokens"]}
 SLOW = 4  # words a second: seconds are left to act in
 
 
@@ -48,6 +50,11 @@ class Talk:
     reported: list[Mapping[str, int]] | None = None
     is_fork: bool = False
     retold_by: ClassVar[Sequence[str]]
+
+    @property
+    def reported_early(self) -> Mapping[str, int]:
+        """Usage that is reported of an answer which is cut off."""
+        return NOTHING
 
     async def play(self, *answers: Script) -> None:
         """Let the model give these answers next."""
@@ -125,6 +132,10 @@ class WiredTalk(Talk):
     vendor: behaviours.WiredStage
     reported: list[Mapping[str, int]] = field(default_factory=list)
     retold_by = ("retrying", "step_discarded", "step_started")
+
+    @property
+    def reported_early(self) -> Mapping[str, int]:
+        return REPORTED_EARLY if isinstance(self.vendor, behaviours.AnthropicStage) else NOTHING
 
     async def play(self, *answers: Script) -> None:
         await self.vendor.play(*answers)
