@@ -6,6 +6,7 @@ Turns' rows are locked in the order of their sessions, since leases of the same 
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import orjson
 
@@ -153,6 +154,22 @@ async def append(db: Connection, batch: Sequence[Entry]) -> list[Appended | None
             )
     written = {row["entry"]: row for row in rows}
     return [_appended(entry, written.get(index), bodies[index]) for index, entry in enumerate(batch)]
+
+
+async def fate(db: Connection, appended: Appended) -> Literal["kept", "lost", "unknown"]:
+    """Tell what became of an entry with events whose transaction gave no answer.
+
+    Returns:
+        `unknown` while another transaction holds the session, which may be that very one, and where there is no such session.
+    """
+    free = await db.fetchval("SELECT id FROM sessions WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED", appended.entry.session_id)
+    stored = await db.fetchval(
+        "SELECT payload FROM events WHERE session_id = $1 AND seq = $2", appended.entry.session_id, appended.last_seq
+    )
+    assert appended.bodies
+    if stored == appended.bodies[-1]:
+        return "kept"
+    return "unknown" if free is None else "lost"
 
 
 def _appended(entry: Entry, row: dict[str, int] | None, bodies: list[str]) -> Appended | None:

@@ -1,16 +1,18 @@
 """The ledger as other rooms hold it: transactions to write in, subscriptions to read from, a pen for each attempt.
 
 Whatever was appended in a transaction is shown to readers when it has committed, and only then; so is what else was left for
-that moment. Nobody has to remember to.
+that moment. Nobody has to remember to. A commit whose answer was lost is looked up: what it appended stands in the log, or not.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from app import clock
 from app.db.engine import Connection, Database
-from app.errors import Fenced
-from app.journal.append import append
+from app.errors import Fenced, StoreUnavailable
+from app.journal.append import append, fate
 from app.journal.entry import Appended, Entry
 from app.journal.notify import Notify
 from app.journal.recorder import Recorder
@@ -18,6 +20,9 @@ from app.journal.subscriptions import Subscriptions
 from app.journal.wakeups import Carrier, Wakeups
 from app.journal.writer import Writer
 from app.pace import Pace
+
+LOOKED_UP_SECONDS = 5.0  # for a commit of unknown outcome; its caller waits
+LOOK_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -62,15 +67,23 @@ class Journal:
         """Open a transaction; it commits at the end of the block, and what was appended is shown then.
 
         Raises:
-            StoreUnavailable: as `Database.transaction`.
+            StoreUnavailable: as `Database.transaction`; where something was appended, it was looked up, nearly always, that
+                nothing is kept.
         """
-        async with self.database.transaction() as db:
-            tx = Transaction(db)
-            yield tx
-        for appended in tx.appended:
+        done: Transaction | None = None
+        try:
+            async with self.database.transaction() as db:
+                tx = Transaction(db)
+                yield tx
+                done = tx
+        except StoreUnavailable:
+            if done is None or not await self._was_kept(done.appended):
+                raise
+        assert done is not None
+        for appended in done.appended:
             self._publish(appended)
             self._tell_watchers(appended.entry.session_id, appended.fence)
-        for act in tx.after_commit:
+        for act in done.after_commit:
             act()
 
     def recorder(self, *, session_id: str, turn_id: str, fence: int, on_failure: Callable[[], None]) -> Recorder:
@@ -101,6 +114,19 @@ class Journal:
         """Make watchers, here and elsewhere, look: a session was erased or given back, or a node's row has changed."""
         self.wakeups.tell(session_or_node_id, 0)
         self._tell_watchers(session_or_node_id, None)
+
+    async def _was_kept(self, appended: Sequence[Appended]) -> bool:
+        """Look up a commit whose answer was lost, for as long as its caller may wait."""
+        told = next((entry for entry in reversed(appended) if entry.bodies), None)
+        until = clock.monotonic() + LOOKED_UP_SECONDS
+        while told is not None and clock.monotonic() < until:
+            with contextlib.suppress(StoreUnavailable):
+                async with self.database.connection() as db:
+                    outcome = await fate(db, told)
+                if outcome != "unknown":
+                    return outcome == "kept"
+            await asyncio.sleep(LOOK_SECONDS)
+        return False
 
     def _publish(self, appended: Appended) -> None:
         self.subscriptions.publish(appended)

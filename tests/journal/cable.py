@@ -33,6 +33,11 @@ class Cable:
             writer.transport.abort()
         self._writers.clear()
 
+    def recover(self) -> None:
+        """Break what is deaf; new connections hear again."""
+        self.is_deaf = False
+        self.cut()
+
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until one side closes."""
         if self.is_refusing:

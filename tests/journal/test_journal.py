@@ -1,16 +1,23 @@
 """Transactions of the ledger: what is shown, told and done when they commit, and that nothing is when they do not."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from app import sessions
 from app.db.engine import Database
-from app.errors import Fenced
+from app.errors import Fenced, StoreUnavailable
 from app.journal.entry import Entry
 from app.journal.journal import Journal
 from app.journal.types import SessionUpdated, StepStarted
-from tests.journal.ledger import claimed, numbers, open_session, pen, read_until, types_of
+from tests.journal.cable import Cable, cable_to
+from tests.journal.ledger import LIMIT_SECONDS, claimed, journal_on, numbers, open_session, pen, read_until, types_of
 
 pytestmark = pytest.mark.anyio
+
+CUT_AFTER_SECONDS = 0.3  # by then Postgres has committed
 
 
 class Stop(Exception):
@@ -104,3 +111,42 @@ async def test_transaction_is_rolled_back_whole(database: Database, journal: Jou
     async with database.connection() as db:
         assert await db.fetchval("SELECT count(*) FROM sessions WHERE id = $1", session.id) == 0
         assert await db.fetchval("SELECT count(*) FROM events WHERE session_id = $1", session.id) == 0
+
+
+async def test_commit_whose_answer_was_lost_is_found_kept_and_its_acts_are_done(
+    database: Database, database_url: str, journal: Journal
+) -> None:
+    session_id, done = await open_session(journal), list[str]()
+    async with cabled(database_url) as (cable, remote), asyncio.timeout(LIMIT_SECONDS), remote.transaction() as tx:
+        await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
+        tx.after_commit.append(lambda: done.append("act"))
+        cable.is_deaf = True
+        asyncio.get_running_loop().call_later(CUT_AFTER_SECONDS, cable.recover)
+
+    assert done == ["act"]
+    assert await types_of(database, session_id) == ["session_created", "session_updated"]
+
+
+async def test_commit_that_was_lost_is_told_and_nothing_of_it_is_done(
+    database: Database, database_url: str, journal: Journal
+) -> None:
+    session_id, done = await open_session(journal), list[str]()
+    async with cabled(database_url) as (cable, remote):
+        with pytest.raises(StoreUnavailable):
+            async with asyncio.timeout(LIMIT_SECONDS), remote.transaction() as tx:
+                await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
+                tx.after_commit.append(lambda: done.append("act"))
+                cable.cut()
+
+    assert done == []
+    assert await types_of(database, session_id) == ["session_created"]
+
+
+@asynccontextmanager
+async def cabled(database_url: str) -> AsyncIterator[tuple[Cable, Journal]]:
+    """Give a journal at the end of a cable."""
+    async with cable_to(database_url) as cable:
+        remote = Database(cable.dsn, pool_size=2)
+        await remote.connect()
+        yield cable, journal_on(remote)
+        await remote.aclose()
