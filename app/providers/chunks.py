@@ -41,7 +41,7 @@ class Chunks:
         self._gathered.append(chunk)
 
     def count(self, usage: Usage) -> None:
-        """Report the usage so far, behind what was gathered; for answers that are not finished yet."""
+        """Report the usage so far, before what came with it; for answers that are not finished yet."""
         self._usage = usage
 
     def given(self, take: Callable[[Iterable[bytes]], None], events: Iterable[bytes]) -> Iterator[ModelChunk]:
@@ -57,7 +57,7 @@ class Chunks:
             failure = error
         self._join()
         if self._usage != NO_USAGE:
-            self._gathered.append(UsageChunk(self._usage))
+            self._gathered.insert(0, UsageChunk(self._usage))
             self._usage = NO_USAGE
         gathered, self._gathered = self._gathered, []
         return iter(gathered) if failure is None else _before(failure, gathered)

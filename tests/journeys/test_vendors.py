@@ -1,6 +1,5 @@
 """The three vendors over the whole path: a server that its environment points at strict doubles of them."""
 
-import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -148,10 +147,6 @@ async def test_interrupted_turn_is_billed_for_what_its_vendor_had_reported(
     client = vendors.service.client
     await client.post(f"{path}/turns", json={"prompt": "Hello"}, headers={"Prefer": "respond-async"})
     await vendors.service.frames(f"{path}/events", until=["text_delta"])
-    if usage != (0, 0):
-        async with asyncio.timeout(5):  # the report may come behind the words
-            while not (await client.get(path)).json()["billing"]["total_tokens"]:
-                await asyncio.sleep(0.01)
 
     view = (await client.post(f"{path}/interrupt")).json()
 

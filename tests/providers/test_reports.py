@@ -48,8 +48,8 @@ def read(vendor: str, *events: dict[str, Any]) -> tuple[list[ModelChunk], Provid
         ("gemini", [{"candidates": [TEXT], "usageMetadata": METADATA}]),
     ],
 )
-def test_report_in_the_middle_is_given_behind_what_came_with_it(vendor: str, events: list[dict[str, Any]]) -> None:
-    assert read(vendor, *events) == ([TextChunk("a"), REPORT], None)
+def test_report_in_the_middle_is_given_before_what_came_with_it(vendor: str, events: list[dict[str, Any]]) -> None:
+    assert read(vendor, *events) == ([REPORT, TextChunk("a")], None)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_report_of_a_whole_answer_is_left_to_its_finish(vendor: str, events: lis
     given, error = read(vendor, *events)
 
     assert error is None
-    assert given == [TextChunk("a"), *([REPORT] if vendor == "anthropic" else [])]  # whose beginning has one of its own
+    assert given == [*([REPORT] if vendor == "anthropic" else []), TextChunk("a")]  # whose beginning has one of its own
 
 
 @pytest.mark.parametrize(
