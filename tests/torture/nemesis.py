@@ -25,6 +25,7 @@ MISSES = (
     OSError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     httpx2.HTTPError,
     NotOurs,
 )  # what was to be broken is away already
