@@ -8,7 +8,7 @@ import pytest
 from tests.torture import run
 from tests.torture.run import Options
 
-SECONDS = 35
+SECONDS = 20
 
 
 @pytest.mark.slow
