@@ -152,6 +152,7 @@ async def open_rooms(settings: Settings, kind: Kind) -> AsyncIterator[Rooms]:
         stack.push_async_callback(rooms.pool.keeper.leave)
         background = await stack.enter_async_context(_background(rooms))
         stack.callback(background.cancel)
+        stack.push_async_callback(rooms.journal.wakeups.flush)  # of what the pool hands over
         stack.push_async_callback(rooms.pool.drain)
         yield rooms
 

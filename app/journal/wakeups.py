@@ -20,6 +20,7 @@ TICK_SECONDS = 0.01
 HEARTBEAT_SECONDS = 5.0
 HEARTBEAT_LIMIT_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 5.0
+LAST_WORDS_SECONDS = 0.5
 PAYLOAD_BYTES = 7_900  # a NOTIFY of 8,000 is refused
 MOST_NEWS = 10_000  # sessions that are remembered while nothing can be told; of others the poll tells
 
@@ -64,6 +65,8 @@ class Wakeups:
         self._on_gap = on_gap
         self._news: dict[str, int] = {}
         self._has_news = asyncio.Event()
+        self._is_told = asyncio.Event()
+        self._is_told.set()
         self.is_needed = carrier.is_needed
         self.is_listening = False
         """Whether wake-ups of others arrive now."""
@@ -74,6 +77,13 @@ class Wakeups:
             return
         self._news[session_id] = max(seq, self._news.get(session_id, 0)) if seq else 0
         self._has_news.set()
+        self._is_told.clear()
+
+    async def flush(self) -> None:
+        """Return once all that was told has left, or half a second later: what is not told by then, polling finds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._is_told.wait()
 
     async def run(self) -> None:
         """Listen and tell until cancelled; reconnect with growing pauses."""
@@ -100,6 +110,8 @@ class Wakeups:
                 self._has_news.clear()
                 async with asyncio.timeout(HEARTBEAT_LIMIT_SECONDS):
                     await send(_payloads(self._node_id, news) or [self._node_id])
+                if not self._news:
+                    self._is_told.set()
                 await asyncio.sleep(TICK_SECONDS)
 
     def _on_payload(self, payload: str) -> None:

@@ -318,3 +318,19 @@ async def test_poll_goes_on_after_the_database_was_away(database_url: str, monke
         await database.aclose()
 
     assert numbers(seen) == [3]
+
+
+async def test_last_words_of_a_node_that_ends_arrive(way: Way) -> None:
+    async with listening(way.carrier, OTHER) as (_, told):
+        async with listening(way.carrier, "one") as (one, _):
+            one.tell("a", 1)
+            await one.flush()
+        await until(lambda: told.news == [("a", 1)])
+
+
+async def test_node_that_cannot_say_its_last_words_ends_all_the_same(way: Way) -> None:
+    cut_off = Wakeups(way.carrier, "one", lambda _id, _seq: None, lambda: None)
+    cut_off.tell("a", 1)
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await cut_off.flush()
