@@ -34,6 +34,7 @@ class Log:
         calls: key of each call that was asked for, by the call's id.
         results: content of each call that was executed, by its id.
         errors: ids of calls whose execution failed.
+        said: checksums of the texts that a turn's steps have left, by turn.
         words: titles and times that were set.
     """
 
@@ -47,6 +48,7 @@ class Log:
     calls: dict[str, str] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
     errors: set[str] = field(default_factory=set)
+    said: Mapping[str, Sequence[int]] = field(default_factory=dict)
     words: set[str] = field(default_factory=set)
     types: Counter[str] = field(default_factory=Counter)
 

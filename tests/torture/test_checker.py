@@ -27,6 +27,12 @@ def put(run: Made, kind: str, nth: int = 0, **fields: object) -> Made:
     return run
 
 
+def told(run: Made, place: int, text: str) -> Made:
+    """Change the text of a message."""
+    run.messages[place]["content"] = [{"type": "text", "text": text}]
+    return run
+
+
 def answered(run: Made, name: str, nth: int = 0, **fields: object) -> Made:
     """Change an operation."""
     place = [place for place, one in enumerate(run.operations) if one.name == name][nth]
@@ -65,6 +71,7 @@ def reorder_queue(run: Made) -> None:
         for name in ("delta", "content"):
             if event.get("turn_id") in {SECOND, LAST} and name in event:
                 event[name] = event[name].replace("5.", "X.").replace("4.", "5.").replace("X.", "4.")
+    told(told(run, 5, "5.0 5.1 "), 7, "4.0 ")
 
 
 def overlap(run: Made) -> None:
@@ -99,13 +106,10 @@ BREAKS: list[tuple[str, Break]] = [
     ("one_terminal", lambda run: answered(run, "interrupt", facts={}).statuses.update({SECOND: "failed"})),
     ("one_live_turn", overlap),
     ("queue_order", reorder_queue),
-    (
-        "no_write_after_fence",
-        lambda run: put(run, "text_delta", 2, delta="4.0 4.2 "),
-    ),
+    ("no_write_after_fence", lambda run: told(put(run, "text_delta", 2, delta="4.0 4.2 "), 5, "4.0 4.2 ")),
     ("no_write_after_fence", lambda run: put(run, "text_complete", 0, content="3.0 ")),
     ("no_write_after_fence", lambda run: in_log(run, RESUMED + 1, type="text_delta", turn_id=FIRST, step=2, delta="2.1 ")),
-    ("no_write_after_fence", lambda run: put(run, "text_delta", 2, delta="4.0 2.1 ")),
+    ("no_write_after_fence", lambda run: told(put(run, "text_delta", 2, delta="4.0 2.1 "), 5, "4.0 2.1 ")),
     ("no_write_after_fence", lambda run: put(run, "step_discarded", from_seq=13)),
     ("answers_whole", lambda run: run.asked.__setitem__(2, replace(run.asked[2], played="cut"))),
     ("answers_whole", lambda run: run.asked.pop(2)),
@@ -114,6 +118,8 @@ BREAKS: list[tuple[str, Break]] = [
     ("transcripts_valid", lambda run: run.messages[2]["content"].reverse()),
     ("transcripts_valid", lambda run: run.messages[4].update(content=[])),
     ("transcripts_valid", lambda run: run.asked.__setitem__(1, replace(run.asked[1], rejected="two user messages in a row"))),
+    ("said_is_kept", lambda run: told(run, 5, "4.0 ")),
+    ("said_is_kept", lambda run: run.messages.pop(3)),
     ("effects_once", lambda run: run.effects.append(run.effects[0])),
     ("effects_on_record", lambda run: run.effects.append(Effect("p1-0-9", "effect", "call_1_9", BEGAN))),
     ("effects_on_record", lambda run: run.effects.clear()),
