@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.torture import checker
-from tests.torture.made import BEGAN, FIRST, LAST, SECOND, SESSION, Made, operation
+from tests.torture.made import BEGAN, FIRST, LAST, SECOND, SESSION, Made, operation, usage
 from tests.torture.records import Effect, Fault, Shown
 
 Break = Callable[[Made], object]
@@ -206,6 +206,17 @@ def test_erased_session_owes_nothing_but_that_all_saw_the_same(tmp_path: Path) -
 
     assert same == set()
     assert broken(run, tmp_path / "other") == {"shown_is_stored"}
+
+
+def test_summary_that_came_to_nothing_has_used_what_it_says(tmp_path: Path) -> None:
+    run = Made()
+    run.log.append({"type": "compaction_failed", "error": "Too long.", "usage": usage(9, 8)})
+    without = broken(run, tmp_path)
+    run.session |= usage(44, 13)
+    (tmp_path / "counted").mkdir()
+
+    assert without == {"usage_adds_up"}
+    assert broken(run, tmp_path / "counted") == set()
 
 
 def test_create_without_a_key_and_without_an_answer_may_have_made_one_session(tmp_path: Path) -> None:
