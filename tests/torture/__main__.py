@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from app import telemetry
-from tests.torture import checker, mutants, run, sweep
+from tests.torture import checker, mutants, run, starts, sweep
 from tests.torture.run import Options
 from tests.torture.verdict import Verdict
 
@@ -63,6 +63,7 @@ PARTS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "check": _check,
     "sweep": sweep.main,
     "mutants": mutants.main,
+    "starts": starts.main,
 }
 
 
