@@ -9,4 +9,5 @@ holds all of it against the promises.
     ./run torture --minutes 30 --seed 1     the whole
     ./run torture sweep                     a cut before and after every commit of a scenario
     ./run torture mutants                   breaks the service on purpose; each break must be noticed
+    ./run torture starts                    fifty starts at once of a turn in one session; one must win
 """

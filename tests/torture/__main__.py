@@ -1,21 +1,17 @@
-"""The command: `python -m tests.torture [--minutes N] [--seed S] …`, and its parts `check FOLDER` and `sweep`."""
+"""The command: `python -m tests.torture [--minutes N] [--seed S] …`, and its parts."""
 
 import argparse
-import asyncio
 import logging
 import shutil
-import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from app import telemetry
-from tests.torture import checker, run, sweep
+from tests.torture import checker, mutants, run, starts, sweep
 from tests.torture.run import Options
 from tests.torture.verdict import Verdict
 
-DISK = Path("/var/tmp")  # where systems keep what is large and on a disk
 SHOWN_VIOLATIONS = 50
 
 
@@ -33,26 +29,18 @@ def _torture(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, help="for all that is written down; a fresh one otherwise")
     parser.add_argument("--keep", action="store_true", help="keep it also where nothing was violated")
     given = parser.parse_args(arguments)
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="torture-", dir=DISK if DISK.is_dir() else None))
+    folder = given.folder or run.fresh_folder()
     folder.mkdir(parents=True, exist_ok=True)
     options = Options(
         folder, given.minutes * 60, given.seed, given.nodes, given.clients, given.watchers, given.rate, given.lease
     )
-    verdict = asyncio.run(_run(options))
+    verdict = run.to_its_end(run.torture(options, lambda line: print(line, flush=True)))
     _show(verdict)
     if verdict.violations or given.keep or given.folder:
         print(f"all that was written down is in {folder}")
     else:
         shutil.rmtree(folder)
     return 1 if verdict.violations else 0
-
-
-async def _run(options: Options) -> Verdict:
-    """Run, and heal and end everything also where a signal ends this process."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await run.torture(options, lambda line: print(line, flush=True))
 
 
 def _check(arguments: Sequence[str]) -> int:
@@ -71,7 +59,12 @@ def _show(verdict: Verdict) -> None:
         print(f"  {invariant}: {text}")
 
 
-PARTS: Mapping[str, Callable[[Sequence[str]], int]] = {"check": _check, "sweep": sweep.main}
+PARTS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "check": _check,
+    "sweep": sweep.main,
+    "mutants": mutants.main,
+    "starts": starts.main,
+}
 
 
 def main() -> None:

@@ -81,6 +81,7 @@ def _read_logs(verdict: Verdict, evidence: Evidence) -> Reading:
         silences.close(evidence.collected_at)
         numbers.close(session)
         lives.close(evidence.turns.get(session_id, ()))
+        log.said = tries.said
         reading.logs[session_id] = log
         reading.silences.append((session_id, silences.found))
         reading.resumed += silences.resumed

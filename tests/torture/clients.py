@@ -10,8 +10,9 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvloop
 
@@ -19,7 +20,7 @@ from app import clock, ids
 from tests.torture import acts, lines, plans, reads
 from tests.torture.caller import Act, Caller, Told
 from tests.torture.plan import Plan
-from tests.torture.pool import Known, Pool
+from tests.torture.pool import SESSIONS, Known, Pool
 from tests.torture.records import Book
 
 HAS_KEY = 0.9
@@ -29,14 +30,17 @@ SETTLING_CLIENTS = 2  # of their own, since the others may still be in the middl
 ON_BUSY = {"queue": 4, "reject": 2, "steer": 2, "interrupt": 1}
 WAYS = {"async": 6, "plain": 1, "wait": 1, "stream": 2}
 
+Draws: TypeAlias = Callable[[str, random.Random], Plan]
+
 
 class Client:
     """One of them: an act after the other, drawn by weight."""
 
-    def __init__(self, number: int, seed: int, nodes: Mapping[str, str], book: Book, pool: Pool) -> None:
-        self._rng = random.Random(f"{seed} {number}")
-        self._prefix = f"{seed}c{number}"
-        self._caller = Caller(f"c{number}", nodes, book, self._rng)
+    def __init__(self, number: int, given: argparse.Namespace, draws: Draws, book: Book, pool: Pool) -> None:
+        self._rng = random.Random(f"{given.seed} {number}")
+        self._prefix = f"{given.seed}c{number}"
+        self._caller = Caller(f"c{number}", dict(given.node), book, self._rng)
+        self._draws = draws
         self._pool = pool
         self._count = 0
         self._acts: dict[Callable[[Known], Awaitable[object]], float] = {
@@ -178,16 +182,17 @@ class Client:
 
     def _plan(self) -> Plan:
         self._count += 1
-        return plans.drawn(f"{self._prefix}n{self._count}", self._rng)
+        return self._draws(f"{self._prefix}n{self._count}", self._rng)
 
 
 async def _run(given: argparse.Namespace) -> None:
-    pool, is_settling = Pool(random.Random(given.seed)), asyncio.Event()
+    pool, is_settling = Pool(random.Random(given.seed), given.sessions), asyncio.Event()
     seconds_an_act = given.clients / given.rate if given.rate else 0
     with ExitStack() as stack:
         all_numbers = range(given.clients + SETTLING_CLIENTS)
         books = [stack.enter_context(Book(given.folder / f"operations-c{number}.jsonl")) for number in all_numbers]
-        clients = [Client(number, given.seed, dict(given.node), book, pool) for number, book in enumerate(books)]
+        draws = partial(plans.drawn, calling=given.calling, faulty=given.faulty)
+        clients = [Client(number, given, draws, book, pool) for number, book in enumerate(books)]
         async with asyncio.TaskGroup() as tasks:
             working = [tasks.create_task(client.work(is_settling, seconds_an_act)) for client in clients[: given.clients]]
             async for line in lines.heard():
@@ -212,6 +217,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="what is drawn follows from it")
     parser.add_argument("--clients", type=int, default=40, help="requests at once")
     parser.add_argument("--rate", type=float, default=0, help="acts a second of all clients together; 0: as many as go")
+    parser.add_argument("--sessions", type=int, default=SESSIONS, help="that they work on at a time")
+    parser.add_argument("--calling", type=float, default=plans.HAS_CALLS, help="share of plans that call tools")
+    parser.add_argument("--faulty", type=float, default=plans.HAS_FAULTS, help="share of plans that have the provider fail")
     uvloop.run(_run(parser.parse_args()))
 
 

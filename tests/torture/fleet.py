@@ -23,6 +23,7 @@ from tests.torture import edges, keeper, tools
 from tests.torture.edges import Edges
 from tests.torture.keeper import Keeper
 from tests.torture.member import Member
+from tests.torture.processes import ROOT
 
 PORTS = range(20_000, 32_000)
 ANSWER_SECONDS = 120.0
@@ -35,6 +36,7 @@ class Fleet:
     """Everything that can be broken.
 
     Args:
+        code: the folder whose `app` the nodes run.
         members: nodes, the worker, `provider` and `tools`, by name.
         runners: the names of those that carry out turns.
         urls: of the nodes, as clients reach them.
@@ -42,6 +44,7 @@ class Fleet:
     """
 
     folder: Path
+    code: Path
     lease_seconds: float
     postgres: Keeper
     network: Edges
@@ -86,12 +89,12 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, nodes: int, lease_seconds: float) -> AsyncIterator[Fleet]:
+async def running(folder: Path, *, nodes: int, lease_seconds: float, code: Path = ROOT) -> AsyncIterator[Fleet]:
     """Have a fleet while the block runs; all of it has ended afterwards."""
     async with AsyncExitStack() as stack:
         postgres = await stack.enter_async_context(keeper.running(folder))
         network = await stack.enter_async_context(edges.running(folder))
-        fleet = Fleet(folder, lease_seconds, postgres, network)
+        fleet = Fleet(folder, code, lease_seconds, postgres, network)
         stack.push_async_callback(_end, fleet)
         await _build(fleet, nodes)
         async with asyncio.TaskGroup() as tasks:
@@ -135,6 +138,8 @@ async def _node_environment(fleet: Fleet, name: str) -> dict[str, str]:
     tools_file = fleet.folder / f"{name}-tools.json"
     tools_file.write_bytes(orjson.dumps(tools.described(f"http://{tool_server}")))
     return {
+        "PYTHONPATH": str(fleet.code),
+        "PYTHONSAFEPATH": "1",  # else the folder in which a node is started would come first
         "SURICATE_DATABASE_URL": f"postgresql://postgres@{database}/suricate?sslmode=disable",
         "SURICATE_OPENAI_COMPATIBLE_BASE_URL": f"http://{provider}/v1",
         "SURICATE_TOOLS_FILE": str(tools_file),

@@ -30,10 +30,11 @@ class Log:
         told_usage: of each turn's terminal event.
         plans: turns in which a plan began or was queued, or steered, by the plan's id.
         started: of those, the plans that a `turn_started` bears, by turn.
-        usage: of each turn's steps and summaries; under the empty id those of summaries outside turns.
+        usage: of each turn's steps and summaries, those that failed too; under the empty id of summaries outside turns.
         calls: key of each call that was asked for, by the call's id.
         results: content of each call that was executed, by its id.
         errors: ids of calls whose execution failed.
+        said: checksums of the texts that a turn's steps have left, by turn.
         words: titles and times that were set.
     """
 
@@ -47,6 +48,7 @@ class Log:
     calls: dict[str, str] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
     errors: set[str] = field(default_factory=set)
+    said: Mapping[str, Sequence[int]] = field(default_factory=dict)
     words: set[str] = field(default_factory=set)
     types: Counter[str] = field(default_factory=Counter)
 
@@ -56,7 +58,7 @@ class Log:
         self.sums.append(checksum(f'{{"seq":{event.seq},{event.stored}'.encode()))
         fields = event.fields
         match event.type:
-            case "step_completed" | "compaction_completed":
+            case "step_completed" | "compaction_completed" | "compaction_failed":
                 self.usage[event.turn_id] = added(self.usage.get(event.turn_id, NO_USAGE), usage_of(fields["usage"]))
             case "turn_queued" | "turn_started" | "turn_steered":
                 return self._take_prompt(event, plan_in(fields["prompt"]), plans)

@@ -91,8 +91,16 @@ def _messages() -> list[Json]:
     text = [{"type": "text", "text": "words"}]
     uses: list[Json] = [{"type": "tool_use", "id": call, "name": "effect", "args": {}} for call in ("call_1_0", "call_1_1")]
     results = [{"type": "tool_result", "tool_use_id": use["id"], "content": "", "is_error": False} for use in uses]
-    said = [("user", text), ("assistant", uses), ("tool", results), ("assistant", text)]
-    return [{"role": role, "content": content} for role, content in [*said, *said[:1], *said[3:], *said[:1], *said[3:]]]
+    return [
+        {"role": "user", "turn_id": FIRST, "content": text},
+        {"role": "assistant", "turn_id": FIRST, "content": uses},
+        {"role": "tool", "turn_id": FIRST, "content": results},
+        {"role": "assistant", "turn_id": FIRST, "content": [{"type": "text", "text": "3.0 3.1 "}]},
+        {"role": "user", "turn_id": SECOND, "content": text},
+        {"role": "assistant", "turn_id": SECOND, "content": [{"type": "text", "text": "4.0 4.1 "}]},
+        {"role": "user", "turn_id": LAST, "content": text},
+        {"role": "assistant", "turn_id": LAST, "content": [{"type": "text", "text": "5.0 "}]},
+    ]
 
 
 def operation(name: str, **given: Any) -> Operation:
@@ -179,8 +187,13 @@ class Made:
         ]
         self._write_table(folder, "events", rows)
         told = [
-            {"session_id": SESSION, "ordinal": ordinal, "turn_id": "", "role": one["role"], "is_summary": "f"}
-            | {"content": orjson.dumps(one["content"]).decode()}
+            {
+                "session_id": SESSION,
+                "ordinal": ordinal,
+                "is_summary": "f",
+                **one,
+                "content": orjson.dumps(one["content"]).decode(),
+            }
             for ordinal, one in enumerate(self.messages, 1)
         ]
         self._write_table(folder, "messages", told)

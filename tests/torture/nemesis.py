@@ -7,7 +7,7 @@ breaks what another is healing.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import asyncpg
 import httpx2
@@ -80,16 +80,22 @@ def schedule(kinds: Sequence[Kind], seed: str, lease_seconds: float, targets: Ma
 class Nemesis:
     """Breaks a fleet, and writes down what it broke.
 
+    Args:
+        kinds: names of the faults to choose from; None is all.
+        links: what the names of the links that it breaks end with.
+
     Attributes:
         struck, bitten: how often, by kind.
     """
 
-    def __init__(self, fleet: Fleet, book: Book, seed: int) -> None:
+    def __init__(self, fleet: Fleet, book: Book, seed: int, *, kinds: Collection[str] | None = None, links: str = "") -> None:
         self.struck: Counter[str] = Counter()
         self.bitten: Counter[str] = Counter()
         self._fleet = fleet
         self._book = book
         self._seed = seed
+        self._kinds = kinds
+        self._links = links
 
     async def run(self, seconds: float) -> None:
         """Break things for so long; all is healed when it returns."""
@@ -97,11 +103,16 @@ class Nemesis:
         async with asyncio.TaskGroup() as tasks:
             for name, kinds in self.lanes().items():
                 tasks.create_task(self._strike_until(until, self._schedule(name, kinds)))
+            tasks.create_task(asyncio.sleep(seconds))
 
     def lanes(self) -> Mapping[str, Sequence[Kind]]:
-        """Return what is broken side by side, without what this machine cannot break."""
+        """Return what is broken side by side, without what this machine cannot break and what was not chosen."""
         possible = [(DISK_FULL, self._fleet.postgres.can_fill), (CLOCK, faults_processes.FAKETIME is not None)]
-        return {"inside": [*INSIDE, *(kind for kind, is_possible in possible if is_possible)], "around": AROUND}
+        lanes = {"inside": [*INSIDE, *(kind for kind, is_possible in possible if is_possible)], "around": AROUND}
+        chosen = {
+            lane: [kind for kind in kinds if self._kinds is None or kind.name in self._kinds] for lane, kinds in lanes.items()
+        }
+        return {lane: kinds for lane, kinds in chosen.items() if kinds}
 
     async def strike(self, strike: Strike) -> None:
         """Break one thing, heal it, and put it on record."""
@@ -119,7 +130,8 @@ class Nemesis:
 
     def _schedule(self, lane: str, kinds: Sequence[Kind]) -> Iterator[Strike]:
         fleet = self._fleet
-        targets = {"runner": fleet.runners, "node": list(fleet.urls), "link": fleet.network.names}
+        links = [name for name in fleet.network.names if name.endswith(self._links)]
+        targets = {"runner": fleet.runners, "node": list(fleet.urls), "link": links}
         return schedule(kinds, f"{self._seed} {lane}", fleet.lease_seconds, targets)
 
     async def _strike_until(self, until: float, strikes: Iterator[Strike]) -> None:

@@ -10,16 +10,20 @@ RATES = (0.0, 40.0, 60.0, 60.0)  # tokens a second; each that comes slowly becom
 HAS_CALLS, HAS_FAULTS, IS_LONG, HAS_REASONING = 0.3, 0.06, 0.08, 0.2
 
 
-def drawn(plan_id: str, rng: random.Random) -> Plan:
-    """Draw a plan."""
+def drawn(plan_id: str, rng: random.Random, *, calling: float = HAS_CALLS, faulty: float = HAS_FAULTS) -> Plan:
+    """Draw a plan.
+
+    Args:
+        calling, faulty: shares of plans that call tools, and that have the provider fail.
+    """
     is_long = rng.random() < IS_LONG
     return Plan(
         plan_id,
         tokens=rng.randint(100, 250) if is_long else rng.randint(5, 70),
         rate=60.0 if is_long else rng.choice(RATES),
         reasoning=rng.randint(1, 10) if rng.random() < HAS_REASONING else 0,
-        calls=_calls(rng) if rng.random() < HAS_CALLS else [],
-        faults=rng.sample(FAULTS, rng.randint(1, 2)) if rng.random() < HAS_FAULTS else [],
+        calls=_calls(rng) if rng.random() < calling else [],
+        faults=rng.sample(FAULTS, rng.randint(1, 2)) if rng.random() < faulty else [],
     )
 
 

@@ -39,17 +39,22 @@ class Known:
 
 
 class Pool:
-    """All of them, for all clients of a process."""
+    """All of them, for all clients of a process.
 
-    def __init__(self, rng: random.Random) -> None:
+    Args:
+        sessions: how many are worked on at a time.
+    """
+
+    def __init__(self, rng: random.Random, sessions: int = SESSIONS) -> None:
         self._rng = rng
+        self._sessions = sessions
         self._all: dict[str, Known] = {}
         self._used: dict[str, Known] = {}
 
     @property
     def is_short(self) -> bool:
         """Whether a new session is wanted."""
-        return len(self._used) < SESSIONS
+        return len(self._used) < self._sessions
 
     def add(self, session_id: str) -> None:
         """Take in a session that exists; one that was here before does not come back."""

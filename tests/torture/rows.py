@@ -1,13 +1,14 @@
 """Judges of tables against each other and against what doubles have seen.
 
 settled             at the end no turn is live or queued, and the session's row counts what is there
+said_is_kept        what the steps of a turn have shown is in its transcript, and no more; that of a step that was cut too
 transcripts_valid   ordinals without holes; each tool use has one result, in the next message, in order; none was refused
 usage_adds_up       a turn's usage is the sum of its steps and summaries, a session's of its turns and summaries
 effects_once        no effect happened twice
 effects_on_record   none happened without its call on record or without leave, and each that was told has happened
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import orjson
 
 from tests.torture import tools
 from tests.torture.evidence import NO_USAGE, Evidence, Row, Turn, Usage, added, usage_of
+from tests.torture.frames import checksum
 from tests.torture.logs import Log
 from tests.torture.verdict import Verdict
 
@@ -77,6 +79,7 @@ class Rows:
     def _judge_messages(self, session_id: str, rows: Iterator[Row]) -> int:
         """Judge one transcript; returns how many messages it has."""
         open_ids: list[str] = []
+        said = defaultdict[str, list[int]](list)
         ordinal = 0
         for ordinal, row in enumerate(rows, 1):
             blocks = orjson.loads(row["content"])
@@ -86,8 +89,19 @@ class Rows:
             self.verdict.claim("transcripts_valid", is_whole, f"{where} is out of place")
             self.verdict.claim("transcripts_valid", results == open_ids, f"{where} answers {results} and not {open_ids}")
             open_ids = [block["id"] for block in blocks if block["type"] == "tool_use"]
+            if row["role"] == "assistant":
+                text = "".join(block["text"] for block in blocks if block["type"] == "text")
+                said[row["turn_id"]].append(checksum(text.encode()))
         self.verdict.claim("transcripts_valid", not open_ids, f"session {session_id}: {open_ids} have no answer")
+        self._judge_said(session_id, said)
         return ordinal
+
+    def _judge_said(self, session_id: str, kept: Mapping[str, Sequence[int]]) -> None:
+        log = self.logs.get(session_id)
+        for turn in self.evidence.turns.get(session_id, ()):
+            if log is not None and not turn.is_copied:
+                is_so = list(log.said.get(turn.id, ())) == list(kept.get(turn.id, ()))
+                self.verdict.claim("said_is_kept", is_so, f"session {session_id}: turn {turn.id} has said something else")
 
     def _judge_effects(self) -> None:
         happened = Counter(effect.key for effect in self.evidence.effects if effect.tool in ONCE)

@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
@@ -16,10 +18,13 @@ from tests.torture import checker, fleet
 from tests.torture.evidence import CIRCUMSTANCES
 from tests.torture.fleet import Fleet
 from tests.torture.nemesis import Nemesis
-from tests.torture.processes import Child, kept
+from tests.torture.plans import HAS_CALLS, HAS_FAULTS
+from tests.torture.pool import SESSIONS
+from tests.torture.processes import ROOT, Child, kept
 from tests.torture.records import Book
 from tests.torture.verdict import Verdict
 
+DISK = Path("/var/tmp")  # where systems keep what is large and on a disk
 PROGRESS_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 SETTLE_SLACK_SECONDS = 60.0  # for what is queued: each turn of it has a lease and more
@@ -29,6 +34,7 @@ LIVE = "SELECT count(*) FROM turns WHERE status IN ('queued', 'running', 'waitin
 EVENTS = "SELECT coalesce(sum(last_seq), 0)::bigint FROM sessions"
 
 Say: TypeAlias = Callable[[str], None]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,10 @@ class Options:
     Args:
         seconds: for which things are broken.
         rate: acts a second of all clients together; 0 is as many as go.
+        sessions: on which clients work at a time.
+        calling, faulty: shares of plans that call tools, and that have the provider fail.
+        kinds, links: what is broken, as the nemesis takes them.
+        code: the folder whose `app` is tortured.
     """
 
     folder: Path
@@ -48,6 +58,12 @@ class Options:
     watchers: int = 16
     rate: float = 0
     lease_seconds: float = 3
+    sessions: int = SESSIONS
+    calling: float = HAS_CALLS
+    faulty: float = HAS_FAULTS
+    kinds: Collection[str] | None = None
+    links: str = ""
+    code: Path = ROOT
 
 
 @dataclass(slots=True)
@@ -70,13 +86,32 @@ class Tally:
             self.acknowledged += written.count(b'"outcome":"ok"')
 
 
+def fresh_folder() -> Path:
+    """Make a folder for a run, with a short name, since sockets lie in it."""
+    return Path(tempfile.mkdtemp(prefix="torture-", dir=DISK if DISK.is_dir() else None))
+
+
+def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Do something, and heal and end everything also where a signal ends this process."""
+
+    async def do() -> _T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    return asyncio.run(do())
+
+
 async def torture(options: Options, say: Say) -> Verdict:
     """Do it all.
 
     Returns:
         The checker's verdict, and as violations also what ended without being told to.
     """
-    async with fleet.running(options.folder, nodes=options.nodes, lease_seconds=options.lease_seconds) as broken:
+    async with fleet.running(
+        options.folder, nodes=options.nodes, lease_seconds=options.lease_seconds, code=options.code
+    ) as broken:
         told = dataclasses.asdict(options) | {"runners": broken.runners}
         (options.folder / CIRCUMSTANCES).write_bytes(orjson.dumps(told, default=str))
         say(f"{len(broken.members)} servers, {len(broken.network.names)} links, in {options.folder}")
@@ -94,7 +129,7 @@ async def torture(options: Options, say: Say) -> Verdict:
 async def _break(broken: Fleet, options: Options, say: Say) -> None:
     """Load the fleet and break it for its time; return when it is healed and at rest."""
     with Book(options.folder / "faults.jsonl") as book:
-        nemesis = Nemesis(broken, book, options.seed)
+        nemesis = Nemesis(broken, book, options.seed, kinds=options.kinds, links=options.links)
         async with _load(broken, options) as (clients, watchers), asyncio.TaskGroup() as tasks:
             beside = [
                 tasks.create_task(_look_after(broken, clients, watchers)),
@@ -112,7 +147,8 @@ async def _break(broken: Fleet, options: Options, say: Say) -> None:
 @asynccontextmanager
 async def _load(broken: Fleet, options: Options) -> AsyncIterator[tuple[Child, Child]]:
     common = (*_at(broken), "--folder", str(options.folder), "--seed", str(options.seed))
-    of_clients = ("-m", "tests.torture.clients", *common, "--clients", str(options.clients), "--rate", str(options.rate))
+    load = {name: getattr(options, name) for name in ("clients", "rate", "sessions", "calling", "faulty")}
+    of_clients = ("-m", "tests.torture.clients", *common, *(f"--{name}={value}" for name, value in load.items()))
     of_watchers = ("-m", "tests.torture.watchers", *common, "--watchers", str(options.watchers))
     async with (
         kept(await Child.start("clients", *of_clients, folder=options.folder)) as clients,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.torture import checker
-from tests.torture.made import BEGAN, FIRST, LAST, SECOND, SESSION, Made, operation
+from tests.torture.made import BEGAN, FIRST, LAST, SECOND, SESSION, Made, operation, usage
 from tests.torture.records import Effect, Fault, Shown
 
 Break = Callable[[Made], object]
@@ -24,6 +24,12 @@ def broken(run: Made, folder: Path) -> set[str]:
 def put(run: Made, kind: str, nth: int = 0, **fields: object) -> Made:
     """Change an event."""
     run.log[run.place(kind, nth)] |= fields
+    return run
+
+
+def told(run: Made, place: int, text: str) -> Made:
+    """Change the text of a message."""
+    run.messages[place]["content"] = [{"type": "text", "text": text}]
     return run
 
 
@@ -65,6 +71,7 @@ def reorder_queue(run: Made) -> None:
         for name in ("delta", "content"):
             if event.get("turn_id") in {SECOND, LAST} and name in event:
                 event[name] = event[name].replace("5.", "X.").replace("4.", "5.").replace("X.", "4.")
+    told(told(run, 5, "5.0 5.1 "), 7, "4.0 ")
 
 
 def overlap(run: Made) -> None:
@@ -99,13 +106,10 @@ BREAKS: list[tuple[str, Break]] = [
     ("one_terminal", lambda run: answered(run, "interrupt", facts={}).statuses.update({SECOND: "failed"})),
     ("one_live_turn", overlap),
     ("queue_order", reorder_queue),
-    (
-        "no_write_after_fence",
-        lambda run: put(run, "text_delta", 2, delta="4.0 4.2 "),
-    ),
+    ("no_write_after_fence", lambda run: told(put(run, "text_delta", 2, delta="4.0 4.2 "), 5, "4.0 4.2 ")),
     ("no_write_after_fence", lambda run: put(run, "text_complete", 0, content="3.0 ")),
     ("no_write_after_fence", lambda run: in_log(run, RESUMED + 1, type="text_delta", turn_id=FIRST, step=2, delta="2.1 ")),
-    ("no_write_after_fence", lambda run: put(run, "text_delta", 2, delta="4.0 2.1 ")),
+    ("no_write_after_fence", lambda run: told(put(run, "text_delta", 2, delta="4.0 2.1 "), 5, "4.0 2.1 ")),
     ("no_write_after_fence", lambda run: put(run, "step_discarded", from_seq=13)),
     ("answers_whole", lambda run: run.asked.__setitem__(2, replace(run.asked[2], played="cut"))),
     ("answers_whole", lambda run: run.asked.pop(2)),
@@ -114,6 +118,8 @@ BREAKS: list[tuple[str, Break]] = [
     ("transcripts_valid", lambda run: run.messages[2]["content"].reverse()),
     ("transcripts_valid", lambda run: run.messages[4].update(content=[])),
     ("transcripts_valid", lambda run: run.asked.__setitem__(1, replace(run.asked[1], rejected="two user messages in a row"))),
+    ("said_is_kept", lambda run: told(run, 5, "4.0 ")),
+    ("said_is_kept", lambda run: run.messages.pop(3)),
     ("effects_once", lambda run: run.effects.append(run.effects[0])),
     ("effects_on_record", lambda run: run.effects.append(Effect("p1-0-9", "effect", "call_1_9", BEGAN))),
     ("effects_on_record", lambda run: run.effects.clear()),
@@ -200,6 +206,17 @@ def test_erased_session_owes_nothing_but_that_all_saw_the_same(tmp_path: Path) -
 
     assert same == set()
     assert broken(run, tmp_path / "other") == {"shown_is_stored"}
+
+
+def test_summary_that_came_to_nothing_has_used_what_it_says(tmp_path: Path) -> None:
+    run = Made()
+    run.log.append({"type": "compaction_failed", "error": "Too long.", "usage": usage(9, 8)})
+    without = broken(run, tmp_path)
+    run.session |= usage(44, 13)
+    (tmp_path / "counted").mkdir()
+
+    assert without == {"usage_adds_up"}
+    assert broken(run, tmp_path / "counted") == set()
 
 
 def test_create_without_a_key_and_without_an_answer_may_have_made_one_session(tmp_path: Path) -> None:

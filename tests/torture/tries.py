@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.torture.evidence import Event, usage_of
+from tests.torture.frames import checksum
 from tests.torture.records import Asked
 from tests.torture.verdict import Verdict
 
@@ -35,7 +36,11 @@ class Try:
 
 
 class Tries:
-    """Judges one session; turns follow each other, so one try is open at most."""
+    """Judges one session; turns follow each other, so one try is open at most.
+
+    Attributes:
+        said: checksums of the texts that steps of each turn have left for its transcript, whole ones and the one that was cut.
+    """
 
     def __init__(self, session_id: str, verdict: Verdict, asked: Mapping[int, Asked], *, may_miss: bool) -> None:
         """Judge a session.
@@ -50,6 +55,7 @@ class Tries:
         self._open: Try | None = None
         self._newest = -1
         self.unrecorded = 0
+        self.said: dict[str, list[int]] = {}
 
     def take(self, event: Event) -> None:
         """Judge one event of a turn."""
@@ -65,8 +71,7 @@ class Tries:
             case "step_completed":
                 self._complete(event)
             case "turn_completed" | "turn_failed" | "turn_interrupted":
-                self._claim(self._open is None or event.type != "turn_completed", event, "a try is open")
-                self._close(event)
+                self._end(event)
             case _ if "step" in event.fields:
                 self._say(event)
             case _:
@@ -106,6 +111,8 @@ class Tries:
             self._claim(False, event, "no try at this step is open")
             return
         self._claim(not current.is_fenced, event, "written by an attempt that was over")
+        if current.text or current.requests:
+            self._keep(event, current)
         number = self._close(event)
         if number is None:
             self._verdict.add("answers_whole", f"{self._where}, {event.seq}: a step was completed that said nothing")
@@ -121,6 +128,15 @@ class Tries:
         told, given = usage_of(event.fields["usage"]), asked.usage or {}
         reported = (given.get("prompt_tokens", 0), given.get("completion_tokens", 0), 0, 0)
         self._verdict.claim("usage_adds_up", told == reported, f"{self._where}, {event.seq}: {told}, reported were {reported}")
+
+    def _end(self, event: Event) -> None:
+        self._claim(self._open is None or event.type != "turn_completed", event, "a try is open")
+        if self._open is not None and self._open.text:
+            self._keep(event, self._open)
+        self._close(event)
+
+    def _keep(self, event: Event, current: Try) -> None:
+        self.said.setdefault(event.turn_id, []).append(checksum("".join(current.text).encode()))
 
     def _close(self, event: Event) -> int | None:
         """Hold what the open try has shown against what one request says; return its number."""
