@@ -38,8 +38,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def client_port(self) -> int:
-        """What tells this connection from others."""
-        return int(self._transport.get_extra_info("peername")[1])
+        """What tells this connection from others; 0 where its client was gone before it was looked at."""
+        peer = self._transport.get_extra_info("peername")
+        return int(peer[1]) if peer else 0
 
     def write(self, data: bytes) -> None:
         """Write without waiting."""
