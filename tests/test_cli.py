@@ -110,14 +110,20 @@ async def test_migrate_brings_an_empty_database_up_to_date_and_then_finds_it_so(
     assert second[:2] == (0, "The database is up to date.\n")
 
 
-async def test_migrate_refuses_a_database_that_is_ahead(tmp_path: Path, database: Database, database_url: str) -> None:
+async def test_migrate_refuses_a_database_that_lacks_what_it_needs(
+    tmp_path: Path, database: Database, database_url: str
+) -> None:
     async with database.connection() as db:
         await db.execute("UPDATE alembic_version SET version_num = '9999'")
+        await db.execute("UPDATE schema_floor SET revision = '9000'")
 
     status, _, errors = await ran(tmp_path, "migrate", SURICATE_DATABASE_URL=database_url)
 
     assert status == 1
-    assert errors == f"suricate: The database is at revision 9999, newer than this code's {migrate.head()}; upgrade the code.\n"
+    assert errors == (
+        "suricate: The database is at revision 9999, which code before 9000 cannot use; "
+        f"this is {migrate.head()}. Upgrade the code.\n"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
