@@ -158,9 +158,8 @@ class Subscription:
         if found.last_seq > self._channel.head:
             self._channel.advance(found.last_seq)  # the others too: the poll tells only of what no reader has seen
         elif found.last_seq < head == self._channel.head:
-            self._channel.head = (
-                found.last_seq
-            )  # a wake-up told of what there is not; believed, it would be looked for without end
+            # A wake-up told of what there is not; believed, it would be looked for without end.
+            self._channel.head = found.last_seq
         self.cursor = found.read_to
         if found.is_last:
             self._asked = doubts

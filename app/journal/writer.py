@@ -1,7 +1,7 @@
 """Group commit: entries of all live turns of this node that arrive while one commit is under way form the next.
 
 One task, one connection of its own, no timer: the commit in flight is the timer. An entry of unknown outcome is looked up, not
-guessed (`_judged`), and made again only where it was not kept. What surprises: nothing here waits for a session that another
+guessed (`_looked_up`), and made again only where it was not kept. What surprises: nothing here waits for a session that another
 hand holds; its entry goes with the next commit, and the others with this one.
 """
 

@@ -44,6 +44,21 @@ async def shared_service(
         yield service
 
 
+@pytest.fixture(scope="module")
+async def configurable(
+    postgres: str, shared_double: ProviderDouble, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Service]:
+    """A server of a module's own, since a realm's configuration holds for everyone who uses it."""
+    async with fresh_database(postgres) as url:
+        settings = {
+            "SURICATE_DATABASE_URL": url,
+            "SURICATE_OPENAI_COMPATIBLE_BASE_URL": shared_double.base_url,
+            "SURICATE_SCRIPTED_TOKENS_PER_SECOND": "0",
+        }
+        async with Service.started(tmp_path_factory.mktemp("configurable"), settings) as service:
+            yield service
+
+
 @pytest.fixture
 async def double(shared_double: ProviderDouble) -> AsyncIterator[ProviderDouble]:
     """The shared double without scripts and records; the test fails if it had to refuse a transcript."""

@@ -1,13 +1,11 @@
 """`fallback_models` of sessions and realms: chosen at the door, asked in an outage, and told in the log."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
 
 from tests.api import shapes
-from tests.api.databases import fresh_database
 from tests.api.talk import export, forked, resume
 from tests.api.test_turns import ASYNC, Desk
 from tests.provider_double import scripts
@@ -190,18 +188,10 @@ async def test_document_with_a_fallback_that_cannot_be_asked_needs_another_list(
 
 
 @pytest.fixture
-async def realm(
-    postgres: str, shared_double: ProviderDouble, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Service]:
-    """A server of its own, since a configuration holds for everyone who uses it."""
-    async with fresh_database(postgres) as url:
-        settings = {
-            "SURICATE_DATABASE_URL": url,
-            "SURICATE_OPENAI_COMPATIBLE_BASE_URL": shared_double.base_url,
-            "SURICATE_SCRIPTED_TOKENS_PER_SECOND": "0",
-        }
-        async with Service.started(tmp_path_factory.mktemp("fallback"), settings) as service:
-            yield service
+async def realm(configurable: Service) -> Service:
+    """A server of this module's own, with an empty configuration."""
+    await configurable.client.put(CONFIG, json={"config": {}})
+    return configurable
 
 
 async def test_realms_list_holds_for_sessions_that_name_none(realm: Service, double: ProviderDouble) -> None:

@@ -1,12 +1,10 @@
 """`/v1/realm/config`, and what sessions get from it where they say nothing."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.api.databases import fresh_database
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
 
@@ -16,26 +14,11 @@ PATH = "/v1/realm/config"
 GATEWAY = {"default_model": "double", "default_provider": "openai_compatible"}
 
 
-@pytest.fixture(scope="module")
-async def server(
-    postgres: str, shared_double: ProviderDouble, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Service]:
-    """A server of its own, since a configuration holds for everyone who uses it."""
-    async with fresh_database(postgres) as url:
-        settings = {
-            "SURICATE_DATABASE_URL": url,
-            "SURICATE_OPENAI_COMPATIBLE_BASE_URL": shared_double.base_url,
-            "SURICATE_SCRIPTED_TOKENS_PER_SECOND": "0",
-        }
-        async with Service.started(tmp_path_factory.mktemp("realm"), settings) as service:
-            yield service
-
-
 @pytest.fixture
-async def service(server: Service, double: ProviderDouble) -> Service:
-    """That server, with an empty configuration."""
-    await configured(server)
-    return server
+async def service(configurable: Service, double: ProviderDouble) -> Service:
+    """A server of this module's own, with an empty configuration."""
+    await configured(configurable)
+    return configurable
 
 
 async def configured(service: Service, **config: Any) -> int:

@@ -1,11 +1,7 @@
 """How Postgres is reached, and what is said when it is not."""
 
 import asyncio
-import os
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -14,6 +10,7 @@ import pytest
 from app.db import engine
 from app.db.engine import Database
 from app.errors import StartupError, StoreUnavailable
+from tests.freezing import frozen
 from tests.journal.cable import cable_to
 
 pytestmark = pytest.mark.anyio
@@ -83,16 +80,6 @@ async def test_every_connection_has_limits_and_notices_a_dead_peer(database_url:
 
     assert limits == [*LIMITS.values()]
     assert is_kept_alive
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stop a process for the length of the block."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def test_statement_on_a_frozen_backend_is_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

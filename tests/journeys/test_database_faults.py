@@ -14,6 +14,7 @@ import pytest
 
 from app.db import embedded
 from tests.api import shapes
+from tests.freezing import frozen
 from tests.journeys.follower import Follower
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
@@ -72,16 +73,6 @@ async def served(home: Path, folder: Path, double: ProviderDouble) -> AsyncItera
     async with Service.started(folder, settings) as service:
         yield postgres, service
     await postgres.stop()
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stop a process for the length of the block."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

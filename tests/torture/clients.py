@@ -11,13 +11,12 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import uvloop
 
 from app import clock, ids
-from tests.torture import acts, lines, plans, reads
+from tests.torture import acts, lines, outside, plans, reads
 from tests.torture.caller import Act, Caller, Told
 from tests.torture.plan import Plan
 from tests.torture.pool import SESSIONS, Known, Pool
@@ -203,17 +202,9 @@ async def _run(given: argparse.Namespace) -> None:
                 task.cancel()
 
 
-def named(text: str) -> tuple[str, str]:
-    """Read `name=address`."""
-    name, _, address = text.partition("=")
-    return name, address
-
-
 def main() -> None:
     """Work until stdin closes."""
-    parser = argparse.ArgumentParser(prog="python -m tests.torture.clients", description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where records go")
-    parser.add_argument("--node", type=named, action="append", required=True, help="name=http://…; may repeat")
+    parser = outside.parser("clients", __doc__)
     parser.add_argument("--seed", type=int, default=1, help="what is drawn follows from it")
     parser.add_argument("--clients", type=int, default=40, help="requests at once")
     parser.add_argument("--rate", type=float, default=0, help="acts a second of all clients together; 0: as many as go")

@@ -7,13 +7,11 @@ import argparse
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import uvloop
 
-from tests.torture import acts
+from tests.torture import acts, outside
 from tests.torture.caller import Act, Caller
-from tests.torture.clients import named
 from tests.torture.plan import Plan
 from tests.torture.pool import Known
 from tests.torture.records import Book
@@ -65,10 +63,7 @@ async def _run(given: argparse.Namespace) -> None:
 
 def main() -> None:
     """Probe once."""
-    parser = argparse.ArgumentParser(prog="python -m tests.torture.probe", description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where its record goes")
-    parser.add_argument("--node", type=named, action="append", required=True, help="name=http://…; may repeat")
-    uvloop.run(_run(parser.parse_args()))
+    uvloop.run(_run(outside.parser("probe", __doc__).parse_args()))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import random
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import orjson
 import uvloop
@@ -17,8 +16,8 @@ import uvloop
 from app import clock
 from tests.bench.wire import Answer, Connection, connect
 from tests.provider_double.server import stdin_closes
+from tests.torture import outside
 from tests.torture.acts import STREAM
-from tests.torture.clients import named
 from tests.torture.frames import Frames, checksum
 from tests.torture.records import Book, Shown
 
@@ -172,9 +171,7 @@ async def _run(given: argparse.Namespace) -> None:
 
 def main() -> None:
     """Watch until stdin closes."""
-    parser = argparse.ArgumentParser(prog="python -m tests.torture.watchers", description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where records go")
-    parser.add_argument("--node", type=named, action="append", required=True, help="name=http://…; may repeat")
+    parser = outside.parser("watchers", __doc__)
     parser.add_argument("--seed", type=int, default=1, help="what is drawn follows from it")
     parser.add_argument("--watchers", type=int, default=16, help="streams at once")
     uvloop.run(_run(parser.parse_args()))
