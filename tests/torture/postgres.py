@@ -28,7 +28,7 @@ from app.errors import StartupError
 from tests.torture import lines
 from tests.torture.processes import Mark
 
-SPARE_BYTES = 16 * 1024  # what a full disk has left
+SPARE_BYTES = [16 * 1024 * 4**growth for growth in range(5)]  # what a full disk has left; more where it fills meanwhile
 SIGNALS = {"immediate": SIGQUIT, "kill": SIGKILL}
 
 
@@ -56,12 +56,23 @@ class Disk:
         return bool(self._size_bytes)
 
     def set_room(self, room: Room) -> None:
-        """Shrink it to what is used, or give it its size again."""
-        found = os.statvfs(self._home)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        size_bytes = self._size_bytes if room is Room.ROOMY else used + SPARE_BYTES
-        subprocess.run(["mount", "-o", f"remount,size={size_bytes}", str(self._home)], check=True)
+        """Shrink it to what is used, or give it its size again.
+
+        Raises:
+            OSError: it could not be done.
+        """
+        sizes = (self._size_bytes,) if room is Room.ROOMY else (self._used_bytes() + spare for spare in SPARE_BYTES)
+        if not any(self._resize(size_bytes) for size_bytes in sizes):
+            raise OSError(f"the disk cannot be made {room}")
         lines.say(room=room)
+
+    def _used_bytes(self) -> int:
+        found = os.statvfs(self._home)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+    def _resize(self, size_bytes: int) -> bool:
+        mounting = subprocess.run(["mount", "-o", f"remount,size={size_bytes}", str(self._home)], check=False)
+        return mounting.returncode == 0
 
 
 @contextmanager
