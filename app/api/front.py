@@ -3,6 +3,7 @@
 Plain ASGI, because Starlette's middleware base would buffer and slow the streams.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import clock, ids, telemetry
 from app.api import problems
-from app.errors import HeadersTooLarge, SuricateError
+from app.errors import HeadersTooLarge, StoreUnavailable, SuricateError
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
@@ -40,6 +41,11 @@ class Front:
                     await problems.response(too_large)(scope, receive, visit.send)
                 else:
                     await self._app(scope, receive, visit.send)
+            except asyncio.CancelledError:  # the server stops, and this has taken longer than it waits
+                if not visit.is_answered:
+                    stopping = StoreUnavailable("The server stops, and gives this up; send the request again.")
+                    await problems.response(stopping)(scope, receive, visit.send)
+                raise
             except Exception:
                 log.exception("request_crashed")
                 if visit.is_answered:

@@ -56,6 +56,25 @@ async def test_server_stops_in_time_with_idle_streams_a_waiting_caller_and_a_liv
     assert readers[-1].data[-1]["text"] == "Paris."
 
 
+async def test_caller_whose_request_outlasts_the_server_is_told_to_send_it_again(
+    serve: Callable[..., Awaitable[Service]], double: ProviderDouble, settings: dict[str, str]
+) -> None:
+    service = await serve(**settings)
+    await double.play(*[[scripts.text("said " * 400), scripts.finish()]] * 2, [scripts.hang()])
+    path = f"/v1/sessions/{(await service.create())['session_id']}"
+    for _ in range(2):
+        await service.client.post(f"{path}/turns", json={"prompt": "Go on."})
+
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(service.client.post(f"{path}/compact"))
+        await double.received(3)
+        await service.terminate()
+
+    answer = asked.result()
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert answer.headers["retry-after"]
+
+
 async def test_farewell_has_no_id_and_the_body_ends_cleanly(
     serve: Callable[..., Awaitable[Service]], settings: dict[str, str]
 ) -> None:
