@@ -12,7 +12,7 @@ import orjson
 from app import ids
 from app.db.engine import Connection
 from app.errors import InvalidCursor
-from app.sessions import COLUMNS, REALM, Session, folded, session_from
+from app.sessions import COLUMNS, Session, folded, session_from
 
 Order: TypeAlias = Literal["-updated_at", "-created_at"]
 Archived: TypeAlias = Literal["false", "true", "any"]
@@ -58,7 +58,7 @@ async def find(db: Connection, query: Query) -> tuple[list[Session], str | None]
     if query.limit == 0:
         return [], None
     column = query.order.removeprefix("-")
-    where, args = _conditions(query, column)
+    where, args = _conditions(db.realm, query, column)
     args += [query.limit + 1, query.offset]
     order, most, skipped = f"ORDER BY s.{column} DESC, s.id DESC", f"${len(args) - 1}::bigint", f"${len(args)}::bigint"
     scans = [
@@ -97,8 +97,8 @@ def _digits(text: str) -> int:
     return int(text)
 
 
-def _conditions(query: Query, column: str) -> tuple[list[str], list[object]]:
-    where, args = ["s.realm_id = $1"], list[object]([REALM])
+def _conditions(realm: str, query: Query, column: str) -> tuple[list[str], list[object]]:
+    where, args = ["s.realm_id = $1"], list[object]([realm])
 
     def add(condition: str, *values: object) -> None:
         places = [f"${len(args) + place}" for place in range(1, len(values) + 1)]

@@ -1,17 +1,26 @@
-"""The commands: `serve`, `migrate`, `worker`. They read the settings, build the house, and say what a person needs to know."""
+"""The commands. They read the settings, build the house, and say what a person needs to know."""
 
 import asyncio
 import gc
 import signal
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from app import audit, telemetry
 from app import settings as settings_module
-from app import telemetry
-from app.errors import StartupError, StoreUnavailable
+from app.audit import Act
+from app.credentials import keys
+from app.credentials.caller import Scope
+from app.credentials.keys import NewKey
+from app.db.engine import Connection
+from app.errors import KeyNotFound, StartupError, StoreUnavailable
+from app.sessions import DEFAULT_REALM
 from app.settings import Settings
+
+_T = TypeVar("_T")
 
 cli = typer.Typer(
     name="suricate",
@@ -22,10 +31,19 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+keys_cli = typer.Typer(help="API keys: who may use the service from elsewhere.", no_args_is_help=True)
+cli.add_typer(keys_cli, name="keys")
+
 COLLECT_EVERY = 50_000  # new containers; at Python's 700, looking for cycles takes a tenth of a busy server's time
+
+COMMAND = "command"  # who acts, on the record
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; SURICATE_HOST.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; SURICATE_PORT.", show_default="8000")]
+
+
+Realm = Annotated[str, typer.Option(help="The tenant.")]
+KeyId = Annotated[str, typer.Argument(help="As `keys list` shows it.")]
 
 
 def main() -> None:
@@ -38,7 +56,7 @@ def serve(host: Host = None, port: Port = None) -> None:
     """Bring the database up to date, then serve HTTP and run turns until stopped."""
     settings = _settings(host=host, port=port)
     from app.api.server import Config, Server, listen  # the web framework is for this command alone
-    from app.main import create_app
+    from app.main.service import create_app
 
     try:
         app = create_app(settings)
@@ -64,7 +82,7 @@ def serve(host: Host = None, port: Port = None) -> None:
 def migrate() -> None:
     """Bring the database up to date, and stop."""
     settings = _settings()
-    from app.main import migrate_only
+    from app.main.rooms import migrate_only
 
     try:
         is_changed = asyncio.run(migrate_only(settings))
@@ -86,8 +104,69 @@ def worker() -> None:
         _refuse(error)
 
 
+@keys_cli.command("create")
+def create_key(
+    scope: Annotated[Scope, typer.Option(help="What it may: read, write (and read), or admin (everything).")],
+    name: Annotated[str, typer.Option(help="What people call it.")] = "unnamed",
+    realm: Realm = DEFAULT_REALM,
+    days: Annotated[float | None, typer.Option(help="When it ends by itself; never otherwise.", min=0)] = None,
+) -> None:
+    """Make a key and print it, this once; from the first one on, the service asks everyone for a key."""
+
+    async def act(db: Connection) -> dict[str, Any]:
+        return await keys.create(db, NewKey(name, [scope], keys.in_days(days)), by=COMMAND)
+
+    typer.echo(_keys(realm, "create", act)["key"])
+
+
+@keys_cli.command("list")
+def list_keys(realm: Realm = DEFAULT_REALM) -> None:
+    """List a realm's keys, one a line, without their secrets."""
+    for key in _keys(realm, None, keys.find):
+        state = "revoked" if key["revoked_at"] else f"until {key['expires_at']}" if key["expires_at"] else "good"
+        typer.echo(f"{key['key_id']}  {key['hint']}…  {','.join(key['scopes']):<6}  {state:<10}  {key['name']}")
+
+
+@keys_cli.command("revoke")
+def revoke_key(key_id: KeyId, realm: Realm = DEFAULT_REALM) -> None:
+    """End a key for good; its streams end within thirty seconds."""
+    _keys(realm, "revoke", lambda db: keys.revoke(db, key_id))
+    typer.echo("The key is revoked.")
+
+
+@keys_cli.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    realm: Realm = DEFAULT_REALM,
+    overlap: Annotated[float, typer.Option(help="Seconds for which the old one goes on to work.", min=0)] = 86_400,
+) -> None:
+    """Make a key that takes another's place, and print it."""
+    made = _keys(realm, "rotate", lambda db: keys.rotate(db, key_id, overlap_seconds=overlap, by=COMMAND))
+    typer.echo(made["key"])
+
+
+def _keys(realm: str, command: str | None, act: Callable[[Connection], Awaitable[_T]]) -> _T:
+    """Do something with a realm's keys, on the record where it changes them."""
+    settings = _settings()
+    from app.main.rooms import database_alone
+
+    async def work() -> _T:
+        async with database_alone(settings) as database, database.transaction(realm) as db:
+            done = await act(db)
+            if command is not None:
+                await audit.record(db, Act(COMMAND, f"keys {command}", {}))
+            return done
+
+    try:
+        return asyncio.run(work())
+    except ValueError:
+        _refuse(StartupError("A realm's name is of a-z, 0-9, - and _, 63 characters at most."))
+    except (StartupError, StoreUnavailable, KeyNotFound) as error:
+        _refuse(error)
+
+
 async def _work(settings: Settings) -> None:
-    from app.main import open_rooms
+    from app.main.rooms import open_rooms
 
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,10 +3,11 @@
     SuricateError
     ├── Refused                 a request was refused; nothing of it was kept
     │   ├── InvalidRequest  MalformedJson  UnsupportedMediaType  BodyTooLarge  HeadersTooLarge  InvalidCursor
-    │   ├── SessionNotFound  TurnNotFound  NodeNotFound  RouteNotFound  MethodNotAllowed
+    │   ├── SessionNotFound  TurnNotFound  NodeNotFound  KeyNotFound  RouteNotFound  MethodNotAllowed
     │   ├── SessionBusy  SessionNotRunning  SessionArchived  SessionExists  TurnNotQueued  ToolCallNotPending
     │   ├── IdempotencyKeyReused  IdempotencyInProgress  ConfigConflict
-    │   └── CapabilityUnavailable  SessionPersistenceDisabled  SessionCompactionDisabled
+    │   ├── CapabilityUnavailable  SessionPersistenceDisabled  SessionCompactionDisabled
+    │   └── Unauthenticated  Forbidden  RateLimited  CapacityExceeded
     ├── StoreUnavailable        Postgres could not be reached or refused the write
     ├── StartupError            the process cannot start; the message says what to do
     ├── Fenced                  another attempt owns the turn now; stop for good
@@ -102,6 +103,15 @@ class NodeNotFound(Refused):
         super().__init__("No such node.")
 
 
+class KeyNotFound(Refused):
+    """No such API key in this realm."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("No such key.")
+
+
 class RouteNotFound(Refused):
     """No such route."""
 
@@ -190,6 +200,30 @@ class SessionCompactionDisabled(Refused):
 
     def __init__(self) -> None:
         super().__init__("Compaction is switched off in this realm.")
+
+
+class Unauthenticated(Refused):
+    """No credential, or one that is not good."""
+
+    code = "UNAUTHENTICATED"
+
+
+class Forbidden(Refused):
+    """A good credential, for something else than this."""
+
+    code = "FORBIDDEN"
+
+
+class RateLimited(Refused):
+    """Requests come faster than the credential or its realm may make them."""
+
+    code = "RATE_LIMITED"
+
+
+class CapacityExceeded(Refused):
+    """The realm has as much as it may have of something."""
+
+    code = "CAPACITY_EXCEEDED"
 
 
 class StoreUnavailable(SuricateError):

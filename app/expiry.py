@@ -14,6 +14,7 @@ GRACE_SECONDS = 5.0  # from the sweep that finds a session still to its erasure
 BATCH = 100  # sessions of one sweep
 
 _STILL = "is_ephemeral AND status = 'idle' AND queued_turns = 0"
+_IS_DUE = f"{_STILL} AND erase_fence = fence AND erase_at <= clock_timestamp()"
 
 
 async def mark(tx: Transaction, session: Session) -> None:
@@ -31,17 +32,19 @@ async def announce(db: Connection, *, grace_seconds: float) -> None:
     )
 
 
-async def erase_next(tx: Transaction) -> str | None:
-    """Erase one ephemeral session whose time has come; its idempotency keys go on telling repeats that it is gone.
+async def due(db: Connection) -> list[tuple[str, str]]:
+    """Return realms and ids of ephemeral sessions whose time has come."""
+    rows = await db.fetch(f"SELECT realm_id, id FROM sessions WHERE {_IS_DUE} ORDER BY id LIMIT {BATCH}")
+    return [(row["realm_id"], str(row["id"])) for row in rows]
+
+
+async def erase(tx: Transaction, session_id: str) -> bool:
+    """Erase an ephemeral session whose time has come; its idempotency keys go on telling repeats that it is gone.
 
     Returns:
-        Its id, or None where there is none.
+        Whether it was done; not where another hand has the session, or it has begun a turn meanwhile.
     """
-    session_id = await tx.db.fetchval(
-        f"""SELECT id FROM sessions WHERE {_STILL} AND erase_fence = fence AND erase_at <= clock_timestamp()
-            ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"""
-    )
-    if session_id is None:
-        return None
-    await sessions.erase(tx, await sessions.lock(tx, str(session_id)), forgets_keys=False)
-    return str(session_id)
+    found = await tx.db.fetchval(f"SELECT id FROM sessions WHERE id = $1 AND {_IS_DUE} FOR UPDATE SKIP LOCKED", session_id)
+    if found is not None:
+        await sessions.erase(tx, await sessions.lock(tx, session_id), forgets_keys=False)
+    return found is not None

@@ -15,7 +15,6 @@ from app import clock
 from app.db.engine import Connection
 from app.errors import IdempotencyInProgress, IdempotencyKeyReused
 from app.journal.journal import Transaction
-from app.sessions import REALM
 
 KEPT = "24 hours"
 
@@ -66,11 +65,14 @@ async def begin(tx: Transaction, request: Request | None) -> Kept | None:
         return None
     kept = await _find(tx, request)  # repeats of what has committed do not stand in each other's way
     if kept is not None:
+        tx.is_repeat = True
         return kept
-    lock = hashlib.sha256(f"{REALM} {request.path} {request.key}".encode()).digest()[:8]
+    lock = hashlib.sha256(f"{tx.db.realm} {request.path} {request.key}".encode()).digest()[:8]
     if not await tx.db.fetchval("SELECT pg_try_advisory_xact_lock($1)", int.from_bytes(lock, signed=True)):
         raise IdempotencyInProgress("A request with this key is under way; try again shortly.")
-    return await _find(tx, request)
+    kept = await _find(tx, request)
+    tx.is_repeat = kept is not None
+    return kept
 
 
 async def keep(
@@ -84,7 +86,7 @@ async def keep(
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
            ON CONFLICT (realm_id, path, key) DO UPDATE SET body_hash = excluded.body_hash, session_id = excluded.session_id,
              turn_id = excluded.turn_id, response = excluded.response, created_at = excluded.created_at""",
-        REALM,
+        tx.db.realm,
         request.path,
         request.key,
         request.body_hash,
@@ -109,7 +111,7 @@ async def _find(tx: Transaction, request: Request) -> Kept | None:
     row = await tx.db.fetchrow(
         f"""SELECT body_hash, session_id, turn_id, response, created_at < now() - interval '{KEPT}' AS is_old
             FROM idempotency_keys WHERE realm_id = $1 AND path = $2 AND key = $3""",
-        REALM,
+        tx.db.realm,
         request.path,
         request.key,
     )

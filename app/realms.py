@@ -19,7 +19,6 @@ from app.errors import ConfigConflict, InvalidRequest
 from app.journal.journal import Transaction
 from app.providers.provider_params import LOC_CHARACTERS, Strict
 from app.providers.registry import ModelName, Name
-from app.sessions import REALM
 
 _SHOWN: Final = {"is_shown": True}
 
@@ -100,7 +99,7 @@ class Realm:
 
 async def get(db: Connection) -> Realm:
     """Read the configuration; one that nobody has written is empty, of generation 0."""
-    row = await db.fetchrow("SELECT config, generation FROM realms WHERE realm_id = $1", REALM)
+    row = await db.fetchrow("SELECT config, generation FROM realms WHERE realm_id = $1", db.realm)
     return Realm(Config(), 0) if row is None else _realm_from(row)
 
 
@@ -146,9 +145,9 @@ def shown(config: Config) -> dict[str, Any]:
 
 
 async def _lock(tx: Transaction, expected_generation: int | None) -> Realm:
-    await tx.db.execute("INSERT INTO realms (realm_id, config) VALUES ($1, '{}') ON CONFLICT (realm_id) DO NOTHING", REALM)
+    await tx.db.execute("INSERT INTO realms (realm_id, config) VALUES ($1, '{}') ON CONFLICT DO NOTHING", tx.db.realm)
     realm = _realm_from(
-        await tx.db.fetchrow("SELECT config, generation FROM realms WHERE realm_id = $1 FOR NO KEY UPDATE", REALM)
+        await tx.db.fetchrow("SELECT config, generation FROM realms WHERE realm_id = $1 FOR NO KEY UPDATE", tx.db.realm)
     )
     if expected_generation not in {None, realm.generation}:
         raise ConfigConflict(
@@ -163,7 +162,7 @@ async def _store(tx: Transaction, realm: Realm, config: Config) -> Realm:
         return realm
     changed = Realm(config, realm.generation + 1)
     await tx.db.execute(
-        "UPDATE realms SET config = $2, generation = $3 WHERE realm_id = $1", REALM, _json(config), changed.generation
+        "UPDATE realms SET config = $2, generation = $3 WHERE realm_id = $1", tx.db.realm, _json(config), changed.generation
     )
     return changed
 

@@ -6,7 +6,7 @@ A session's row is the one owner of its numbers. Whoever changes a session locks
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -19,7 +19,8 @@ from app.journal.journal import Transaction
 from app.journal.types import SessionArchived, SessionCreated, SessionUnarchived, SessionUpdated
 from app.messages import Message, Text, Usage
 
-REALM = "default"
+DEFAULT_REALM: Final = "default"
+"""The realm of callers without a credential, and the operator's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Session:
         instance_id: the node that holds its live turn; None where nobody does.
     """
 
+    realm: str
     id: SessionId
     created_at: datetime
     updated_at: datetime
@@ -109,8 +111,8 @@ class Beginning:
     config_generation: int = 0
 
 
-COLUMNS = """s.id, s.created_at, s.updated_at, s.archived_at, s.title, s.labels, s.options, s.status, s.fence, s.last_seq,
-s.message_count, s.turn_count, s.queued_turns, s.current_turn_id, s.kept_prompt, s.is_system_prompt_due,
+COLUMNS = """s.realm_id, s.id, s.created_at, s.updated_at, s.archived_at, s.title, s.labels, s.options, s.status, s.fence,
+s.last_seq, s.message_count, s.turn_count, s.queued_turns, s.current_turn_id, s.kept_prompt, s.is_system_prompt_due,
 s.last_assistant_text, s.input_tokens, s.output_tokens, s.cache_creation_tokens, s.cache_read_tokens, s.config_generation,
 s.is_ephemeral, s.spent_tokens, s.running_ms, s.tool_call_count, s.summed_up_to"""
 _OWNER = """(SELECT CASE WHEN lease_expires_at <= clock_timestamp() THEN NULL ELSE owner END FROM turns t
@@ -149,7 +151,7 @@ async def begin(tx: Transaction, beginning: Beginning) -> bool:
         """INSERT INTO sessions (realm_id, id, created_at, updated_at, title, title_search, labels, label_terms, options,
                                  status, kept_prompt, config_generation)
            VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, 'idle', $9, $10) ON CONFLICT (id) DO NOTHING""",
-        REALM,
+        tx.db.realm,
         beginning.id,
         clock.now(),
         *_title_columns(beginning.title),
@@ -214,7 +216,7 @@ async def update(
         """UPDATE sessions SET updated_at = $3, title = $4, title_search = $5, labels = $6, label_terms = $7, options = $8,
                   is_system_prompt_due = is_system_prompt_due OR $9, config_generation = $10
            WHERE realm_id = $1 AND id = $2""",
-        REALM,
+        tx.db.realm,
         session.id,
         clock.now(),
         *_title_columns(title),
@@ -261,7 +263,7 @@ async def erase(tx: Transaction, session: Session, *, forgets_keys: bool = True)
             made: a repeat of it finds that this is gone, and makes nothing.
     """
     await tx.db.execute("DELETE FROM sessions WHERE id = $1", session.id)
-    for table in ("turns", "messages", "events"):
+    for table in ("turns", "messages", "events", "stream_tickets"):
         await tx.db.execute(f"DELETE FROM {table} WHERE session_id = $1", session.id)
     await tx.db.execute(
         "DELETE FROM idempotency_keys WHERE session_id = $1 AND ($2 OR response IS NOT NULL)", session.id, forgets_keys
@@ -320,7 +322,7 @@ def with_overrides(options: Options, overrides: Mapping[str, Any]) -> Options:
 
 
 async def _one(db: Connection, query: str, session_id: str) -> Session:
-    row = await db.fetchrow(query, REALM, session_id) if ids.is_id(session_id) else None
+    row = await db.fetchrow(query, db.realm, session_id) if ids.is_id(session_id) else None
     if row is None:
         raise SessionNotFound
     return session_from(row)
@@ -329,6 +331,7 @@ async def _one(db: Connection, query: str, session_id: str) -> Session:
 def session_from(row: Row) -> Session:
     """Read a session off a row of `COLUMNS` and `owner`."""
     return Session(
+        realm=row["realm_id"],
         id=SessionId(str(row["id"])),
         created_at=row["created_at"],
         updated_at=row["updated_at"],

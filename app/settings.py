@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.errors import StartupError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 NatsUrl = Annotated[MultiHostUrl, UrlConstraints(allowed_schemes=["nats", "tls"], host_required=True)]
 
 
@@ -26,6 +27,18 @@ class Settings(BaseSettings):
         None, description="Folder of the `postgres` and `initdb` programs for the embedded Postgres; unset: looked for."
     )
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback is refused without auth.")
+    auth: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="Whether callers need a credential; `auto`: once an API key was made or an issuer of tokens is set.",
+    )
+    jwt_issuer: str | None = Field(None, description="`iss` of the tokens that are good; unset: no tokens are.")
+    jwt_audience: str | None = Field(None, description="`aud` that they have to hold; needed with an issuer.")
+    jwt_jwks_url: HttpUrl | None = Field(None, description="URL of the issuer's public keys; needed with an issuer.")
+    jwt_algorithms: list[JwtAlgorithm] = Field(
+        ["RS256", "ES256"], min_length=1, description="JSON list of the algorithms that a signature may be of."
+    )
+    jwt_realm_claim: str = Field("realm", description="The claim that names the bearer's realm.")
+    jwt_scopes_claim: str = Field("scope", description="The claim that holds `read`, `write` or `admin`: words or a list.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one and prints it.")
     default_model: str = Field("scripted", description="Model of sessions that name none.")
     lease_seconds: Seconds = Field(15, description="How long a node holds a turn without renewing; renewed at a third.")
@@ -131,16 +144,20 @@ class Settings(BaseSettings):
         return logging.getLevelNamesMapping()[self.log_level.upper()]
 
     def check(self) -> None:
-        """Refuse to start where a setting would put the service into danger.
+        """Refuse to start where settings would put the service into danger, or do not belong together.
 
         Raises:
-            StartupError: the address is not loopback while no authentication is configured.
+            StartupError: the address is not loopback and authentication is off, or an issuer is set by half.
         """
-        if not _is_loopback(self.host):
-            raise StartupError(
-                f"Refusing to listen on {self.host!r}: without authentication only a loopback address is safe. "
-                "Set SURICATE_HOST=127.0.0.1 and put an authenticating proxy in front."
-            )
+        if not self.is_loopback and self.auth == "off":
+            raise StartupError(f"Refusing to listen on {self.host!r}: SURICATE_AUTH=off is for loopback addresses alone.")
+        if self.jwt_issuer and not (self.jwt_audience and self.jwt_jwks_url):
+            raise StartupError("SURICATE_JWT_ISSUER needs SURICATE_JWT_AUDIENCE and SURICATE_JWT_JWKS_URL beside it.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody outside this machine reaches the address."""
+        return _is_loopback(self.host)
 
 
 def read() -> Settings:

@@ -8,6 +8,7 @@ import pytest
 from app import catalog
 from app.catalog import Query
 from app.db.engine import Database
+from app.sessions import DEFAULT_REALM
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +28,8 @@ QUERIES = [
 
 class Explainer:
     """Answers every query with no rows, and keeps how the database would have gone about it."""
+
+    realm = DEFAULT_REALM
 
     def __init__(self, db: Any) -> None:
         self._db = db

@@ -42,7 +42,7 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
     status, output, _ = await ran(tmp_path, "--help")
 
     assert status == 0
-    for command in ("serve", "migrate", "worker"):
+    for command in ("serve", "migrate", "worker", "keys"):
         assert f" {command} " in output
 
 
@@ -80,12 +80,61 @@ async def test_setting_that_is_found_wrong_with_the_embedded_database_open_is_to
     assert errors.splitlines()[-1].startswith("suricate: ")
 
 
-async def test_address_that_is_not_loopback_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
-    status, _, errors = await ran(tmp_path, "serve", "--host", "0.0.0.0")
+async def test_address_that_is_not_loopback_is_refused_until_there_is_a_key(tmp_path: Path, database_url: str) -> None:
+    settings = {"SURICATE_DATABASE_URL": database_url, "SURICATE_PORT": "0", "SURICATE_HOST": "0.0.0.0"}
+    status, _, errors = await ran(tmp_path, "serve", **settings)
+    made = await ran(tmp_path, "keys", "create", "--scope", "admin", **settings)
+    open_to_all = await ran(tmp_path, "serve", **settings | {"SURICATE_AUTH": "off"})
+    process = await started(tmp_path, "serve", **settings)
+    assert process.stdout is not None
+    async with asyncio.timeout(LIMIT_SECONDS):
+        greeting = await process.stdout.readline()
+    process.terminate()
+    await process.communicate()
 
-    assert status == 1
-    assert errors.startswith("suricate: Refusing to listen on '0.0.0.0'")
-    assert list(tmp_path.iterdir()) == []
+    assert (status, errors.splitlines()[-1].startswith("suricate: Refusing to listen on '0.0.0.0' without")) == (1, True)
+    assert "suricate keys create" in errors
+    assert (made[0], made[1].startswith("sur_")) == (0, True)
+    assert (open_to_all[0], "SURICATE_AUTH=off is for loopback" in open_to_all[2]) == (1, True)
+    assert greeting.startswith(b"Suricate listens on ")
+
+
+async def test_keys_are_made_listed_replaced_and_revoked(tmp_path: Path, database_url: str) -> None:
+    settings = {"SURICATE_DATABASE_URL": database_url}
+    _, first, _ = await ran(tmp_path, "keys", "create", "--scope", "read", "--name", "reader", "--realm", "acme", **settings)
+    _, listed, _ = await ran(tmp_path, "keys", "list", "--realm", "acme", **settings)
+    key_id = listed.split()[0]
+    _, second, _ = await ran(tmp_path, "keys", "rotate", key_id, "--realm", "acme", "--overlap", "0", **settings)
+    revoked = await ran(tmp_path, "keys", "revoke", key_id, "--realm", "acme", **settings)
+    _, after, _ = await ran(tmp_path, "keys", "list", "--realm", "acme", **settings)
+    others = await ran(tmp_path, "keys", "list", **settings)
+    unknown = await ran(tmp_path, "keys", "revoke", key_id, **settings)
+    nowhere = await ran(tmp_path, "keys", "list", "--realm", "A b", **settings)
+
+    assert first.strip() != second.strip()
+    assert (first[:12] in listed, first.strip() in listed) == (True, False)
+    assert "reader" in listed
+    assert revoked[:2] == (0, "The key is revoked.\n")
+    assert [("revoked" in line, second[:12] in line) for line in after.splitlines()] == [(False, True), (True, False)]
+    assert others[:2] == (0, "")
+    assert (unknown[0], unknown[2].splitlines()[-1]) == (1, "suricate: No such key.")
+    assert (nowhere[0], nowhere[2].splitlines()[-1].startswith("suricate: A realm's name")) == (1, True)
+
+
+async def test_keys_are_made_beside_a_server_with_the_embedded_database(tmp_path: Path) -> None:
+    settings = {"SURICATE_DATA_DIR": str(tmp_path / "data"), "SURICATE_PORT": "0"}
+    process = await started(tmp_path, "serve", **settings)
+    assert process.stdout is not None
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await process.stdout.readline()
+
+    made = await ran(tmp_path, "keys", "create", "--scope", "admin", **settings)
+    process.terminate()
+    await process.communicate()
+    alone = await ran(tmp_path, "keys", "list", **settings)
+
+    assert made[0] == 0, made[2]
+    assert made[1][:12] in alone[1]
 
 
 async def test_database_that_cannot_be_reached_is_said_so(tmp_path: Path) -> None:
@@ -113,7 +162,7 @@ async def test_migrate_brings_an_empty_database_up_to_date_and_then_finds_it_so(
 async def test_migrate_refuses_a_database_that_lacks_what_it_needs(
     tmp_path: Path, database: Database, database_url: str
 ) -> None:
-    async with database.connection() as db:
+    async with database.dedicated("test", role="none") as db:
         await db.execute("UPDATE alembic_version SET version_num = '9999'")
         await db.execute("UPDATE schema_floor SET revision = '9000'")
 

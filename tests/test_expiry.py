@@ -8,6 +8,7 @@ from app import expiry, sessions
 from app.db.engine import Database
 from app.errors import SessionNotFound
 from app.journal.journal import Journal
+from app.sessions import DEFAULT_REALM
 from tests.journal.ledger import Node, log_of, open_session, read_session, start, writing
 from tests.turns.acts import completed, interrupted
 
@@ -24,22 +25,20 @@ async def journal(database: Database) -> AsyncIterator[Journal]:
 async def ephemeral(journal: Journal) -> str:
     """Open an ephemeral session and return its id."""
     session_id = await open_session(journal)
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await expiry.mark(tx, await sessions.lock(tx, session_id))
     return session_id
 
 
 async def swept(journal: Journal, grace_seconds: float = 0.0) -> list[str]:
     """Sweep once, and return the ids of the sessions that were erased."""
-    async with journal.database.connection() as db:
+    async with journal.database.transaction(DEFAULT_REALM) as db:
         await expiry.announce(db, grace_seconds=grace_seconds)
-    gone: list[str] = []
-    while True:
-        async with journal.transaction() as tx:
-            session_id = await expiry.erase_next(tx)
-        if session_id is None:
-            return gone
-        gone.append(session_id)
+        due = await expiry.due(db)
+    for realm, session_id in due:
+        async with journal.transaction(realm) as tx:
+            assert await expiry.erase(tx, session_id)
+    return [session_id for _, session_id in due]
 
 
 async def test_session_goes_after_its_turn_and_others_stay(database: Database, journal: Journal) -> None:
@@ -81,7 +80,7 @@ async def test_session_stays_through_the_grace(journal: Journal) -> None:
 
     assert await swept(journal, 60) == []
     assert await swept(journal) == []  # the time stands from the first sweep that found it still
-    async with journal.database.connection() as db:
+    async with journal.database.transaction(DEFAULT_REALM) as db:
         await db.execute("UPDATE sessions SET erase_at = erase_at - interval '61 seconds'")
     assert await swept(journal) == [session_id]
 
@@ -91,7 +90,7 @@ async def test_turn_within_the_grace_sets_the_time_anew(journal: Journal) -> Non
     await start(journal, session_id, node)
     await completed(journal, node.claims[-1], node)
     await swept(journal, 60)
-    async with journal.database.connection() as db:
+    async with journal.database.transaction(DEFAULT_REALM) as db:
         await db.execute("UPDATE sessions SET erase_at = erase_at - interval '61 seconds'")
 
     await start(journal, session_id, node)

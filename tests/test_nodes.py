@@ -10,6 +10,7 @@ from app import nodes
 from app.db.engine import Database
 from app.errors import NodeNotFound
 from app.journal.journal import Journal
+from app.sessions import DEFAULT_REALM
 from app.turns import claims
 from app.turns.claims import Claim
 from tests.journal.ledger import Node, claimed, writing
@@ -26,19 +27,19 @@ async def journal(database: Database) -> AsyncIterator[Journal]:
 
 async def renewed(database: Database, row: nodes.Node, *held: Claim, is_stopping: bool = False) -> bool:
     """Renew a node, and return whether it is to drain."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return (await claims.renew(db, row, held, is_stopping=is_stopping)).is_draining
 
 
 async def listed(database: Database) -> dict[str, dict[str, Any]]:
     """Read the list, by id."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return {one["instance_id"]: one for one in await nodes.find(db)}
 
 
 async def told(database: Database, node_id: str, *, is_draining: bool) -> dict[str, Any]:
     """Tell a node to drain, or not to."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return await nodes.tell(db, node_id, is_draining=is_draining)
 
 
@@ -77,7 +78,7 @@ async def test_holder_of_turns_without_a_row_is_listed_and_lost_once_its_leases_
     node = Node()
     await claimed(journal, node)
     before = (await listed(database))[node.node_id]
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp()")
 
     after = (await listed(database))[node.node_id]
@@ -113,7 +114,7 @@ async def test_node_that_stops_says_so_and_leaves(database: Database) -> None:
     await renewed(database, node.row, is_stopping=True)
     stopping = (await listed(database))[node.node_id]["status"]
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await nodes.leave(db, node.node_id)
 
     assert stopping == "draining"
@@ -122,7 +123,7 @@ async def test_node_that_stops_says_so_and_leaves(database: Database) -> None:
 
 async def test_rows_that_were_not_renewed_for_long_are_swept(database: Database) -> None:
     old, new = Node(), Node()
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         for node in (old, new):
             await claims.renew(db, node.row, [])
         await db.execute("UPDATE nodes SET seen_at = seen_at - interval '61 minutes' WHERE id = $1", old.node_id)
@@ -135,7 +136,7 @@ async def test_rows_that_were_not_renewed_for_long_are_swept(database: Database)
 async def test_at_the_start_of_a_lone_server_no_earlier_node_is_left(database: Database) -> None:
     await renewed(database, Node().row)
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await claims.expire_all(db)
 
     assert await listed(database) == {}

@@ -11,6 +11,7 @@ from app.db.engine import Database
 from app.errors import ConfigConflict, InvalidRequest
 from app.journal.journal import Transaction
 from app.realms import Config, Realm, Secret
+from app.sessions import DEFAULT_REALM
 
 pytestmark = pytest.mark.anyio
 
@@ -23,17 +24,17 @@ class Vault(Config):
 
 
 async def put(database: Database, config: Config, expected: int | None = None) -> Realm:
-    async with database.transaction() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return await realms.put(Transaction(db), config, expected_generation=expected)
 
 
 async def patch(database: Database, changes: dict[str, Any], expected: int | None = None) -> Realm:
-    async with database.transaction() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return await realms.patch(Transaction(db), changes, expected_generation=expected)
 
 
 async def read(database: Database) -> Realm:
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return await realms.get(db)
 
 
@@ -124,7 +125,7 @@ async def test_nul_and_odd_text_come_back_as_they_were(database: Database) -> No
 
 async def test_keys_of_another_version_are_passed_over(database: Database) -> None:
     await put(database, Config(max_tokens=5))
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await db.execute("""UPDATE realms SET config = '{"max_tokens": 5, "of_later": 1}'""")
 
     assert await read(database) == Realm(Config(max_tokens=5), 1)

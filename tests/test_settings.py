@@ -74,7 +74,17 @@ def test_loopback_is_safe_without_authentication(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", "", "::ffff:127.0.0.1x", "localhost.example.org"])
 def test_any_other_address_is_refused_without_authentication(host: str) -> None:
     with pytest.raises(StartupError, match="loopback"):
-        Settings(host=host).check()
+        Settings(host=host, auth="off").check()
+    assert not Settings(host=host).is_loopback
+
+
+@pytest.mark.parametrize("missing", ["jwt_audience", "jwt_jwks_url"])
+def test_issuer_without_what_belongs_to_it_is_refused(missing: str) -> None:
+    whole = {"jwt_issuer": "https://a.test", "jwt_audience": "suricate", "jwt_jwks_url": "https://a.test/jwks"}
+    Settings.model_validate(whole).check()
+
+    with pytest.raises(StartupError, match=missing.upper()):
+        Settings.model_validate({name: value for name, value in whole.items() if name != missing}).check()
 
 
 @pytest.mark.parametrize("vendor", ["anthropic", "openai", "gemini"])

@@ -64,12 +64,12 @@ async def tell(house: House, accepted: Accepted) -> Response:
 
 
 async def _turn(house: House, session_id: str, turn_id: str) -> turn.Turn:
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         return await turn.get(db, session_id, turn_id)
 
 
 async def _tell_session(house: House, accepted: Accepted, first: turn.Turn | None = None) -> Response:
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         session = await sessions.get(db, accepted.session_id)
     created = {
         "session_id": session.id,
@@ -82,7 +82,7 @@ async def _tell_session(house: House, accepted: Accepted, first: turn.Turn | Non
 async def _wait(house: House, session_id: str, turn_id: str, after: int, seconds: float) -> None:
     """Return when a turn is over, when the time is up, or when this node drains."""
     which = Filter(types=TERMINAL, turn_id=turn_id)
-    with house.journal.subscriptions.open(session_id, after=after, which=which) as subscription:
+    with house.journal.subscriptions.open(house.caller.realm, session_id, after=after, which=which) as subscription:
         try:
             async with asyncio.timeout(seconds), aclosing(subscription.read()) as batches:
                 async for _ in batches:

@@ -24,7 +24,7 @@ router = APIRouter(tags=["service"])
 async def capabilities(request: Request, house: Rooms) -> Response:
     """Tell which providers, tools, options and ways of asking are on in the caller's realm, and the limits that hold."""
     Query(request)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         config = (await realms.get(db)).config
     defaults = house.defaults(config)
     return as_json({

@@ -35,7 +35,7 @@ async def compact(
 ) -> Response:
     """Have the model sum up the older messages of an idle session; the history keeps them all."""
     key = keyed(request, asked)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         if await idempotency.begin(tx, key) is not None:
             return as_json(sessions.view(await sessions.get(tx.db, session_id)), headers={"Idempotency-Replayed": "true"})
         if (await realms.get(tx.db)).config.compacts is False:
@@ -49,7 +49,7 @@ async def compact(
             return as_json(sessions.view(session))
         await _tell(tx, session, CompactionStarted(compaction.tokens_of(messages), len(messages)))
     outcome = await _sum_up(house, session, parts)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         await _conclude(tx, session, parts, outcome)
         # With the summary: where the server dies before it, a repeat makes one.
         await idempotency.keep(tx, key, session_id=session.id)

@@ -27,7 +27,7 @@ async def fork(
 ) -> Response:
     """Make a new session with this one's history up to a turn; the new one goes its own way."""
     key = keyed(request, asked)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
             fork_id = str((await forks.fork(tx, session_id, asked.through_turn)).id)
@@ -54,5 +54,5 @@ async def fork(
 async def export(session_id: str, request: Request, house: Rooms) -> Response:
     """Read a session, its finished turns and its history as one document, which `resume_session` takes."""
     has_events = Query(request, "events").choice("events", "true", "false") == "true"
-    async with house.journal.database.transaction() as db:
+    async with house.reading() as db:
         return as_json(await exports.export(db, session_id, has_events=has_events))

@@ -1,21 +1,28 @@
 """What routes are given: the house's rooms, and the caller's words read strictly."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
+import structlog
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
+from app import audit
 from app.agent.loop import Limits
-from app.api import problems, strict_json
+from app.api import front, problems, strict_json
 from app.api.defaults import Defaults
+from app.audit import Act
+from app.credentials.caller import OPEN, Caller
+from app.credentials.gate import Gate
+from app.db.engine import Connection
 from app.errors import BodyTooLarge, InvalidCursor, InvalidRequest, UnsupportedMediaType
 from app.hooks.registry import Registry as Hooks
 from app.idempotency import Request as KeyedRequest
-from app.journal.journal import Journal
+from app.journal.journal import Journal, Transaction
 from app.providers import models
 from app.providers.registry import Providers
 from app.realms import Config
@@ -46,6 +53,27 @@ class House:
     limits: Limits
     is_ready: Callable[[], Mapping[str, bool]]
     """What `/readyz` tells: each thing that must be so, and whether it is."""
+    gate: Gate
+    caller: Caller = OPEN
+    """Who asks; each request has a house of its own."""
+    act: Act | None = None
+    """What the request does, for the audit trail; None where it only reads."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Open a transaction of the ledger in the caller's realm; what it does goes on the realm's audit trail with it."""
+        async with self.journal.transaction(self.caller.realm, credential=self.caller.credential) as tx:
+            yield tx
+            if self.act is not None and not tx.is_repeat:
+                await audit.record(tx.db, replace(self.act, target=_made(tx) | dict(self.act.target)))
+
+    def within(self, realm: str) -> "House":
+        """Return the house as the caller has it in another realm."""
+        return replace(self, caller=replace(self.caller, realm=realm))
+
+    def reading(self) -> AbstractAsyncContextManager[Connection]:
+        """Open a transaction in the caller's realm that appends nothing."""
+        return self.journal.database.transaction(self.caller.realm)
 
     def defaults(self, config: Config) -> Defaults:
         """Return what holds in a realm where a session says nothing."""
@@ -62,8 +90,26 @@ def house(request: Request) -> House:
     return found
 
 
+def _made(tx: Transaction) -> dict[str, str]:
+    """Return the ids of what a transaction has written to first: of the session and the turn that it made, say."""
+    entries = [appended.entry for appended in tx.appended]
+    sessions = [entry.session_id for entry in entries]
+    turns = [entry.turn_id for entry in entries if entry.turn_id is not None]
+    return {name: found[0] for name, found in (("session_id", sessions), ("turn_id", turns)) if found}
+
+
 async def _house(request: Request) -> House:
-    return house(request)
+    caller: Caller = request.state.caller
+    return replace(house(request), caller=caller, act=_act(request, caller))
+
+
+def _act(request: Request, caller: Caller) -> Act | None:
+    if request.method in {"GET", "HEAD"}:
+        return None
+    action = f"{request.method} {request.scope['route'].path}"
+    return Act(
+        caller.credential, action, front.ids_of(request.scope), structlog.contextvars.get_contextvars().get("request_id")
+    )
 
 
 Rooms = Annotated[House, Depends(_house)]  # a coroutine, because FastAPI sends plain functions to a thread

@@ -9,13 +9,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from app.api import realm_schemas, schemas, views
+from app.api import access, key_schemas, realm_schemas, schemas, views
 from app.journal.event import Event
 from app.journal.types import EVENTS
 
 _REF = "#/components/schemas/{model}"
 _IN_PATH = re.compile(r"\{(\w+)\}")
 _PROBLEMS = {
+    401: "No credential, or one that is not good.",
+    403: "The credential does not allow this.",
     400: "Not strict JSON, or a cursor of the wrong form.",
     404: "No such session or turn.",
     409: "The session's state does not allow it.",
@@ -36,6 +38,9 @@ _REQUESTS: tuple[type[BaseModel], ...] = (
     realm_schemas.PutConfig,
     realm_schemas.PatchConfig,
     schemas.Fork,
+    key_schemas.CreateKey,
+    key_schemas.RotateKey,
+    key_schemas.AskTicket,
 )
 
 
@@ -91,6 +96,15 @@ _IDEMPOTENCY_KEY = parameter(
         "description": "The same key and body within 24 hours have one effect and one answer.",
     },
 )
+_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, or a token of the configured issuer. What it must allow: read, write (with read), "
+        "admin (with both), or operator: admin of the realm `default`. Where no credentials are asked for, none is needed.",
+    },
+    "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "A stream ticket of the session."},
+}
 
 
 def stream(description: str) -> dict[str, Any]:
@@ -140,11 +154,24 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
             "mapping": {name: _REF.format(model=_event_name(name)) for name in events},
         },
     }
+    document["components"]["securitySchemes"] = _SCHEMES
     components["Problem"] = views.Problem.model_json_schema(ref_template=_REF)
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             _complete_parameters(path, method, operation)
+            _complete_security(path, method.upper(), operation)
     return document
+
+
+def _complete_security(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Say what a credential must allow; what needs none says so with an empty list."""
+    need = access.needed(path, method)
+    operation["security"] = [] if need == "nothing" else [{"bearer": [need]}]
+    if need == "nothing":
+        return
+    if access.takes_ticket(path, method):
+        operation["security"].append({"ticket": []})
+    operation["responses"] = {str(status): told for status, told in problems(401, 403).items()} | operation["responses"]
 
 
 def _complete_parameters(path: str, method: str, operation: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ _PARAMETERS = documents.query(
     scope={"type": "string", "description": "Events of one scope."},
     limit={"type": "integer", "minimum": 0, "maximum": MOST_EVENTS, "default": 100, "description": "JSON only."},
     follow={"type": "string", "enum": ["true", "false"], "description": "SSE: `false` ends at the head."},
+    ticket={"type": "string", "description": "A stream ticket, where no Authorization header can be sent."},
 )
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: documents.stream("Events after the cursor: SSE, or one page of JSON where that is accepted."),
@@ -49,7 +50,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 async def of_session(session_id: str, request: Request, house: Rooms) -> Response:
     """Read a session's log from behind a cursor, and follow it."""
     asked = _Asked(request)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         session = await sessions.get(db, session_id)
         if asked.wants_page:
             page = await reader.page(db, session.id, asked.after, asked.which, limit=asked.limit, limit_bytes=MOST_BYTES)
@@ -70,7 +71,7 @@ async def of_session(session_id: str, request: Request, house: Rooms) -> Respons
 async def of_turn(session_id: str, turn_id: str, request: Request, house: Rooms) -> Response:
     """Read a turn's part of the log from behind a cursor; the stream ends after the turn's terminal event."""
     asked = _Asked(request)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         session = await sessions.get(db, session_id)
         found = await turn.get(db, session.id, turn_id)
         which = Filter(asked.which.types, found.id, asked.which.scope)
@@ -94,7 +95,7 @@ class _Asked:
     """What a reader asks for; the same query for streams and pages."""
 
     def __init__(self, request: Request) -> None:
-        query = Query(request, "after", "types", "turn_id", "scope", "limit", "follow")
+        query = Query(request, "after", "types", "turn_id", "scope", "limit", "follow", "ticket")
         accept = request.headers.get("accept", "*/*")
         self.wants_page = "application/json" in accept and "text/event-stream" not in accept
         self.after = read_cursor(request.headers.get("last-event-id") or query.text("after") or "0")

@@ -31,7 +31,7 @@ Nothing: TypeAlias = Annotated[schemas.Nothing, Depends(body(schemas.Nothing))]
 async def find(request: Request, house: Rooms) -> Response:
     """List the processes on this database, and those that turns still name."""
     Query(request)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         return as_json({"nodes": await nodes.find(db)})
 
 
@@ -49,7 +49,7 @@ async def undrain(instance_id: str, request: Request, house: Rooms, asked: Nothi
 
 async def _tell(request: Request, house: House, instance_id: str, asked: schemas.Nothing, *, is_draining: bool) -> Response:
     key = keyed(request, asked)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is not None:
             return as_json(kept.response, HTTP_ACCEPTED, {"Idempotency-Replayed": "true"})

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from app.errors import MethodNotAllowed, Refused, RouteNotFound, StoreUnavailable, SuricateError
+from app.errors import MethodNotAllowed, Refused, RouteNotFound, StoreUnavailable, SuricateError, Unauthenticated
 
 STATUS: dict[str, int] = {
     "SESSION_NOT_FOUND": 404,
@@ -40,6 +40,10 @@ STATUS: dict[str, int] = {
     "TURN_NOT_QUEUED": 409,
     "TOOL_CALL_NOT_PENDING": 409,
     "SESSION_COMPACTION_DISABLED": 501,
+    "UNAUTHENTICATED": 401,
+    "FORBIDDEN": 403,
+    "RATE_LIMITED": 429,
+    "CAPACITY_EXCEEDED": 429,
     "NOT_FOUND": 404,
     "METHOD_NOT_ALLOWED": 405,
     "INTERNAL": 500,
@@ -71,6 +75,8 @@ def response(error: SuricateError, headers: Mapping[str, str] | None = None) -> 
     own = dict(headers or {})
     if isinstance(error, StoreUnavailable):
         own["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, Unauthenticated):
+        own["WWW-Authenticate"] = "Bearer"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         own["Connection"] = "close"  # the rest of the body is not read
         return _Lingering(body(error.code, error.detail, error.members), status, own, MEDIA_TYPE)

@@ -28,7 +28,7 @@ _CHANGED = {
 async def get(request: Request, house: Rooms) -> Response:
     """Read the configuration, with the keys that are set; a secret only says that it is."""
     Query(request)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         return _told(await realms.get(db))
 
 
@@ -40,7 +40,7 @@ async def get(request: Request, house: Rooms) -> Response:
 )
 async def put(house: Rooms, asked: Annotated[realm_schemas.PutConfig, Depends(body(realm_schemas.PutConfig))]) -> Response:
     """Replace the configuration; it takes effect for sessions that are made or changed from then on."""
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         realm = await realms.put(tx, asked.config, expected_generation=asked.expected_generation)
         _check(house, realm)
     return _told(realm)
@@ -56,7 +56,7 @@ async def patch(
     house: Rooms, asked: Annotated[realm_schemas.PatchConfig, Depends(body(realm_schemas.PatchConfig))]
 ) -> Response:
     """Change the configuration by a merge patch; null removes a key."""
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         realm = await realms.patch(tx, asked.config, expected_generation=asked.expected_generation)
         _check(house, realm)
     return _told(realm)

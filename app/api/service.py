@@ -52,7 +52,7 @@ async def metrics(house: Rooms) -> Response:
 async def list_models(request: Request, house: Rooms) -> Response:
     """List the models of the configured providers and what is known of them; no provider is asked."""
     Query(request)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         config = (await realms.get(db)).config
     defaults = house.defaults(config)
     provider = defaults.served_by

@@ -48,7 +48,7 @@ async def create(
     await options.check_schema(asked.output_schema)
     if asked.resume_session is not None:
         await options.check_schema(asked.resume_session.session.options.output_schema)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
             session = await _open(tx, house, asked)
@@ -68,7 +68,7 @@ async def create(
 )
 async def find(request: Request, house: Rooms) -> Response:
     """List sessions, the one changed last first."""
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         found, next_cursor = await catalog.find(db, _query(request))
     return as_json({"sessions": [sessions.summary(session) for session in found], "next_cursor": next_cursor})
 
@@ -81,7 +81,7 @@ async def find(request: Request, house: Rooms) -> Response:
 async def get(session_id: str, request: Request, house: Rooms) -> Response:
     """Read a session; never waits for a running turn."""
     Query(request)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         return as_json(sessions.view(await sessions.get(db, session_id)))
 
 
@@ -96,7 +96,7 @@ async def change(
 ) -> Response:
     """Change a session by a merge patch; what its model is told takes effect from the next turn."""
     await options.check_schema(asked.output_schema)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         session = await sessions.lock(tx, session_id)
         realm = await realms.get(tx.db)
         new = options.changed(house.defaults(realm.config), session, asked)
@@ -145,7 +145,7 @@ async def unarchive(
 )
 async def erase(session_id: str, house: Rooms) -> Response:
     """Erase everything of a session; a live turn of it stops."""
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         session = await sessions.lock(tx, session_id)
         await sessions.erase(tx, session)
         tx.after_commit.append(lambda: house.journal.forget(session.id))
@@ -165,7 +165,7 @@ async def messages(session_id: str, request: Request, house: Rooms) -> Response:
     """Read the whole history, oldest first."""
     query = Query(request, "after", "limit")
     after, limit = query.cursor("after"), query.integer("limit", 50, most=200)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         session = await sessions.get(db, session_id)
         found = await history.messages(db, session.id, after=min(after, 2**31 - 1), limit=limit)
     return as_json({"messages": found, "next_after": found[-1]["ordinal"] if found else after})
@@ -216,7 +216,7 @@ async def _start_first(tx: Transaction, house: House, session: Session, asked: s
 async def _act(request: Request, house: House, session_id: str, asked: schemas.Nothing, act: Any) -> Response:
     """Do one act on a session, once for each idempotency key, and answer with its view."""
     key = keyed(request, asked)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is not None:
             return as_json(kept.response, headers={"Idempotency-Replayed": "true"})

@@ -6,6 +6,7 @@ Who can end a stream, and what its reader sees:
     the session is archived      `session_archived`, then the end; a reconnect that has everything gets 204
     the session is erased        the end; a reconnect gets 404
     a turn's stream, its end     the turn's terminal event, then the end; a reconnect that has everything gets 204
+    the credential lapses        the end, within 30 seconds; a reconnect gets 401
     this node stops or drains    `stream_draining` without id, then the end; a reconnect goes on elsewhere
     the database is away         the end; a reconnect goes on from the last id
     the reader does not read     cut off after the send timeout; a reconnect goes on from the last id
@@ -90,7 +91,8 @@ class _Stream(EventSourceResponse):
 async def _events(house: House, reading: Reading) -> AsyncGenerator[bytes, None]:
     yield _opening(reading.reset_to)
     after = reading.after if reading.reset_to is None else reading.reset_to
-    with house.journal.subscriptions.open(reading.session_id, after=after, which=reading.needed) as subscription:
+    subscribing = house.journal.subscriptions.open(house.caller.realm, reading.session_id, after=after, which=reading.needed)
+    with subscribing as subscription, house.gate.streaming(house.caller, subscription.end):
         try:
             async with aclosing(_chunks(subscription, reading)) as chunks:
                 async for chunk in chunks:

@@ -77,7 +77,7 @@ async def _act(
 ) -> Response:
     """Do one act on a live turn, once for each idempotency key, and answer with the turn."""
     key = keyed(request, asked)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is not None:
             return as_json(kept.response, headers={"Idempotency-Replayed": "true"})

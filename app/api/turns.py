@@ -36,7 +36,7 @@ async def start(
     """Start a turn, answered in the way that is asked for (`Prefer`, `Accept`); it runs on when the caller leaves."""
     how, key, after = manner(request), keyed(request, asked), None
     await options.check_schema(asked.output_schema)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
             session = await sessions.lock(tx, session_id)
@@ -70,7 +70,7 @@ async def find(session_id: str, request: Request, house: Rooms) -> Response:
     query = Query(request, "status", "limit", "cursor")
     status: Any = query.choice("status", *turn.STATUSES)
     limit, after = query.integer("limit", 50, most=200), min(query.cursor("cursor"), 2**31 - 1)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         session = await sessions.get(db, session_id)
         found, next_number = await turn.find(db, session.id, status=status, after=after, limit=limit)
     next_cursor = None if next_number is None else str(next_number)
@@ -85,7 +85,7 @@ async def find(session_id: str, request: Request, house: Rooms) -> Response:
 async def get(session_id: str, turn_id: str, request: Request, house: Rooms) -> Response:
     """Read a turn; never waits for it."""
     Query(request)
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         session = await sessions.get(db, session_id)
         return as_json(turn.view(await turn.get(db, session.id, turn_id)))
 
@@ -100,7 +100,7 @@ async def edit(
     session_id: str, turn_id: str, house: Rooms, asked: Annotated[schemas.EditTurn, Depends(body(schemas.EditTurn))]
 ) -> Response:
     """Give a queued turn another prompt."""
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         session = await sessions.lock(tx, session_id)
         await desk.edit(tx, session, turn_id, schemas.prompt_text(asked.prompt))
         return as_json(turn.view(await turn.get(tx.db, session.id, turn_id)))
@@ -113,7 +113,7 @@ async def edit(
 )
 async def cancel(session_id: str, turn_id: str, house: Rooms) -> Response:
     """Take a queued turn out of the queue."""
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         session = await sessions.lock(tx, session_id)
         await desk.cancel(tx, session, turn_id)
         return as_json(turn.view(await turn.get(tx.db, session.id, turn_id)))
@@ -136,7 +136,7 @@ async def interrupt(
     seen_turn_id = await _live_turn(house, session_id)
     if asked.mode == "after_step":
         return await _stop_after_step(house, session_id, seen_turn_id, asked, key)
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is not None:
             return as_json(kept.response, headers={"Idempotency-Replayed": "true"})
@@ -152,7 +152,7 @@ async def _stop_after_step(
     house: House, session_id: str, seen_turn_id: str | None, asked: schemas.Interrupt, key: idempotency.Request | None
 ) -> Response:
     """Have the live turn end at its next step boundary, and answer when it has."""
-    async with house.journal.transaction() as tx:
+    async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
             session = await sessions.lock(tx, session_id)
@@ -167,7 +167,7 @@ async def _stop_after_step(
 
 async def _live_turn(house: House, session_id: str) -> str | None:
     """Return the turn that is live now, before anything is locked: what this caller means to stop."""
-    async with house.journal.database.connection() as db:
+    async with house.reading() as db:
         return (await sessions.get(db, session_id)).current_turn_id
 
 

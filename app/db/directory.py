@@ -107,7 +107,7 @@ def _lock(lock: int, home: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         holder = os.pread(lock, 20, 0).strip().decode(errors="replace")
-        is_known = holder.isdecimal() and _is_alive(int(holder))
+        is_known = holder.isdecimal() and is_alive(int(holder))
         if is_known or clock.monotonic() > limit:
             raise StartupError(
                 f"Suricate is already running on {home}, pid {holder if is_known else 'unknown'}. Stop that process, "
@@ -116,7 +116,8 @@ def _lock(lock: int, home: Path) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Tell whether there is such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -31,7 +31,7 @@ from app.db.binaries import WAY_OUT, find_binaries
 from app.db.directory import Identity
 from app.errors import StartupError
 
-__all__ = ["Server", "find_binaries", "running"]
+__all__ = ["Server", "beside", "find_binaries", "running"]
 
 DATABASE = "suricate"
 USER = "postgres"
@@ -45,6 +45,7 @@ _INITDB_SECONDS = 120.0
 _POLL_SECONDS = 0.01
 _REPORT_SECONDS = 5.0
 _LOG_BYTES = 10_000_000
+_STATUS_LINES = 8  # of `postmaster.pid`; the last says `ready`
 
 _SETTINGS = {
     "listen_addresses": "",
@@ -113,6 +114,15 @@ async def running(data_dir: Path, *, binaries: Path | None = None) -> AsyncItera
             await _initialise(plan)
             async with _started(plan) as server:
                 yield server
+
+
+def beside(data_dir: Path) -> str | None:
+    """Return where the Postgres is that another process runs on a directory; None where none runs."""
+    with suppress(OSError):
+        lines = (data_dir / "cluster" / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
+        if _is_status_ready(lines) and directory.is_alive(int(lines[0])):
+            return _dsn(Path(lines[4]), DATABASE)
+    return None
 
 
 class Server:
@@ -228,8 +238,12 @@ def _is_ready(cluster: Path, pid: int) -> bool:
     """Tell whether the server's status file is this process's and says `ready`."""
     with suppress(OSError):
         lines = (cluster / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
-        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"  # noqa: PLR2004 - the file's form
+        return _is_status_ready(lines) and lines[0] == str(pid)
     return False
+
+
+def _is_status_ready(lines: Sequence[str]) -> bool:
+    return len(lines) >= _STATUS_LINES and lines[_STATUS_LINES - 1].strip() == "ready"
 
 
 async def _remove_remains(home: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from app.db import walls
 from app.db.engine import Database
 from app.errors import StartupError
 
@@ -37,16 +38,21 @@ async def migrate(database: Database, dsn: str) -> bool:
         StartupError: the database is too far ahead of this code, or a migration failed; it is then as it was before.
         StoreUnavailable: Postgres could not be reached.
     """
-    async with database.dedicated("migrate", statement_timeout="0", lock_timeout="0") as db:
+    async with database.dedicated("migrate", statement_timeout="0", lock_timeout="0", role="none") as db:
         await db.execute("SELECT pg_advisory_lock($1)", LOCK_KEY, timeout=600)
-        version = await _version(db)
-        if version == head():
-            return False
-        if version is not None and version > head():
-            await _check_floor(db, version)
-            return False
-        await asyncio.to_thread(_upgrade, dsn)
-        return True
+        is_behind = await _is_behind(db)
+        if is_behind:
+            await asyncio.to_thread(_upgrade, dsn)
+        await walls.grant(db)
+        return is_behind
+
+
+async def _is_behind(db: Any) -> bool:
+    version = await _version(db)
+    if version is not None and version > head():
+        await _check_floor(db, version)
+        return False
+    return version != head()
 
 
 async def _version(db: Any) -> str | None:

@@ -26,6 +26,7 @@ from sqlalchemy import (
 metadata = MetaData(naming_convention={"ix": "%(table_name)s_%(column_0_N_name)s", "ck": "%(table_name)s_%(constraint_name)s"})
 
 _AT = DateTime(timezone=True)
+_OWN_REALM = text("current_setting('suricate.realm')")  # of the transaction that makes the row
 _ZERO = text("0")
 _ARCHIVED, _NOT_ARCHIVED = text("archived_at IS NOT NULL"), text("archived_at IS NULL")
 _TERMINAL = "('completed', 'failed', 'interrupted', 'cancelled')"
@@ -41,7 +42,7 @@ realms = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("realm_id", Text, nullable=False, comment="the tenant; `default` until there are others"),
+    Column("realm_id", Text, nullable=False, comment="the tenant"),
     Column("id", Uuid, primary_key=True),
     Column("created_at", _AT, nullable=False),
     Column("updated_at", _AT, nullable=False, comment="changes at the edges of turns, never within one"),
@@ -109,6 +110,7 @@ sessions = Table(
 turns = Table(
     "turns",
     metadata,
+    Column("realm_id", Text, nullable=False, server_default=_OWN_REALM),
     Column("session_id", Uuid, nullable=False),
     Column("id", Uuid, nullable=False),
     Column("number", Integer, nullable=False),
@@ -143,6 +145,7 @@ turns = Table(
     Column("allowed", Text, comment="JSON text: ids of calls that were allowed"),
     Column("steering", Text, comment="JSON text: prompts to put in before the next step"),
     Column("stop_note", Text, comment="JSON text: end after this step, and why"),
+    Column("credential", Text, comment="who started it"),
     PrimaryKeyConstraint("session_id", "id"),
     UniqueConstraint("session_id", "number", name="turns_session_id_number"),
     CheckConstraint(
@@ -179,6 +182,7 @@ nodes = Table(
 messages = Table(
     "messages",
     metadata,
+    Column("realm_id", Text, nullable=False, server_default=_OWN_REALM),
     Column("session_id", Uuid, nullable=False),
     Column("ordinal", Integer, nullable=False, comment="from 1, without gaps"),
     Column("turn_id", Uuid),
@@ -195,6 +199,7 @@ messages = Table(
 events = Table(
     "events",
     metadata,
+    Column("realm_id", Text, nullable=False, server_default=_OWN_REALM),
     Column("session_id", Uuid, nullable=False),
     Column("seq", BigInteger, nullable=False, comment="from 1, without gaps"),
     Column("turn_id", Uuid),
@@ -219,6 +224,51 @@ idempotency_keys = Table(
     PrimaryKeyConstraint("realm_id", "path", "key"),
     Index("idempotency_keys_by_age", "created_at"),
     Index("idempotency_keys_by_session", "session_id"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("id", Uuid, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the key"),
+    Column("hint", Text, nullable=False, comment="how the key begins"),
+    Column("name", Text, nullable=False, comment="JSON text"),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("created_at", _AT, nullable=False),
+    Column("created_by", Text, nullable=False, comment="a credential, or a command"),
+    Column("expires_at", _AT),
+    Column("revoked_at", _AT),
+    Column("last_used_at", _AT, comment="to the minute"),
+    Index("api_keys_by_hash", "hash", unique=True),
+    Index("api_keys_by_realm", "realm_id", "id"),
+)
+
+stream_tickets = Table(
+    "stream_tickets",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("hash", LargeBinary, primary_key=True, comment="SHA-256 of the ticket"),
+    Column("session_id", Uuid, nullable=False),
+    Column("credential", Text, nullable=False, comment="who asked for it"),
+    Column("credential_expires_at", _AT),
+    Column("expires_at", _AT, nullable=False),
+    Index("stream_tickets_by_session", "session_id"),
+    Index("stream_tickets_by_age", "expires_at"),
+)
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("id", Uuid, nullable=False),
+    Column("at", _AT, nullable=False),
+    Column("credential", Text, nullable=False),
+    Column("action", Text, nullable=False, comment="method and route, or a command"),
+    Column("target", Text, nullable=False, comment="JSON text: ids by name"),
+    Column("request_id", Text),
+    PrimaryKeyConstraint("realm_id", "id"),
+    Index("audit_entries_by_age", "at"),
 )
 
 schema_floor = Table(

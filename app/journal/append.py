@@ -51,15 +51,17 @@ WITH entry AS (
   FROM locked l, entry e LEFT JOIN change c ON c.entry = e.entry
   WHERE s.id = l.id AND s.id = e.session_id AND s.fence = e.fence
     AND NOT (e.is_held AND (s.has_notes OR e.ends AND s.queued_turns > 0))
-  RETURNING e.entry, s.id, e.turn_id, e.events, e.messages, e.ends, s.last_seq, s.message_count, s.fence
+  RETURNING e.entry, s.id, e.turn_id, e.events, e.messages, e.ends, s.last_seq, s.message_count, s.fence,
+    s.realm_id
 ), event_rows AS (
-  INSERT INTO events (session_id, seq, turn_id, type, scope_id, at, payload)
-  SELECT n.id, n.last_seq - n.events + x.place, CASE WHEN x.in_turn THEN n.turn_id END, x.type, 'primary', $26, x.payload
+  INSERT INTO events (realm_id, session_id, seq, turn_id, type, scope_id, at, payload)
+  SELECT n.realm_id, n.id, n.last_seq - n.events + x.place, CASE WHEN x.in_turn THEN n.turn_id END, x.type, 'primary', $26,
+    x.payload
   FROM unnest($27::int[], $28::int[], $29::boolean[], $30::text[], $31::text[]) AS x(entry, place, in_turn, type, payload)
   JOIN numbered n ON n.entry = x.entry
 ), message_rows AS (
-  INSERT INTO messages (session_id, ordinal, turn_id, role, content, stop_reason, created_at)
-  SELECT n.id, n.message_count - n.messages + x.place, n.turn_id, x.role, x.content, x.stop_reason, $26
+  INSERT INTO messages (realm_id, session_id, ordinal, turn_id, role, content, stop_reason, created_at)
+  SELECT n.realm_id, n.id, n.message_count - n.messages + x.place, n.turn_id, x.role, x.content, x.stop_reason, $26
   FROM unnest($32::int[], $33::int[], $34::text[], $35::text[], $36::text[]) AS x(entry, place, role, content, stop_reason)
   JOIN numbered n ON n.entry = x.entry
 ), locked_turns AS (
@@ -108,10 +110,10 @@ WITH entry AS (
     append_number = CASE WHEN e.number > 0 THEN e.number ELSE s.append_number END
   FROM locked l, entry e
   WHERE s.id = l.id AND s.id = e.session_id AND s.fence = e.fence
-  RETURNING e.entry - 1 AS entry, s.id, e.turn_id, s.last_seq - e.events AS base_seq, s.last_seq, s.fence
+  RETURNING e.entry - 1 AS entry, s.id, e.turn_id, s.last_seq - e.events AS base_seq, s.last_seq, s.fence, s.realm_id
 ), event_rows AS (
-  INSERT INTO events (session_id, seq, turn_id, type, scope_id, at, payload)
-  SELECT n.id, n.base_seq + x.place, CASE WHEN x.in_turn THEN n.turn_id END, x.type, 'primary', $6, x.payload
+  INSERT INTO events (realm_id, session_id, seq, turn_id, type, scope_id, at, payload)
+  SELECT n.realm_id, n.id, n.base_seq + x.place, CASE WHEN x.in_turn THEN n.turn_id END, x.type, 'primary', $6, x.payload
   FROM unnest($7::int[], $8::int[], $9::boolean[], $10::text[], $11::text[]) AS x(entry, place, in_turn, type, payload)
   JOIN numbered n ON n.entry = x.entry
 )

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from app import clock
-from app.db.engine import Connection, Database
+from app.db.engine import EVERY_REALM, Connection, Database
 from app.errors import Fenced, StoreUnavailable
 from app.journal.append import append, fate
 from app.journal.entry import Appended, Entry
@@ -27,9 +27,16 @@ LOOK_SECONDS = 0.05
 
 @dataclass(slots=True)
 class Transaction:
-    """A database transaction that may append to logs. `db` runs SQL; the block that opened it commits."""
+    """A database transaction that may append to logs. `db` runs SQL; the block that opened it commits.
+
+    Args:
+        credential: on whose behalf; None: the service's own.
+        is_repeat: whether it was found to have been done before, so that nothing is done.
+    """
 
     db: Connection
+    credential: str | None = None
+    is_repeat: bool = False
     appended: list[Appended] = field(default_factory=list)
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
@@ -63,8 +70,8 @@ class Journal:
         self._watchers: list[Callable[[str, int | None], None]] = []
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Open a transaction; it commits at the end of the block, and what was appended is shown then.
+    async def transaction(self, realm: str, *, credential: str | None = None) -> AsyncIterator[Transaction]:
+        """Open a transaction in a realm; it commits at the end of the block, and what was appended is shown then.
 
         Raises:
             StoreUnavailable: as `Database.transaction`; where something was appended, it was looked up, nearly always, that
@@ -72,8 +79,8 @@ class Journal:
         """
         done: Transaction | None = None
         try:
-            async with self.database.transaction() as db:
-                tx = Transaction(db)
+            async with self.database.transaction(realm) as db:
+                tx = Transaction(db, credential)
                 yield tx
                 done = tx
         except StoreUnavailable:
@@ -121,7 +128,7 @@ class Journal:
         until = clock.monotonic() + LOOKED_UP_SECONDS
         while told is not None and clock.monotonic() < until:
             with contextlib.suppress(StoreUnavailable):
-                async with self.database.connection() as db:
+                async with self.database.transaction(EVERY_REALM) as db:
                     outcome = await fate(db, told)
                 if outcome != "unknown":
                     return outcome == "kept"

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error, SecureConnWantedError
 
 from app import ids
-from app.db.engine import Database
+from app.db.engine import EVERY_REALM, Database
 from app.journal.wakeups import Send
 
 CONNECT_SECONDS = 10.0
@@ -55,7 +55,7 @@ class Nats:
             ConnectionError: no server could be reached, or one refused us.
             StoreUnavailable: the database, which tells the subject, could not be reached.
         """
-        async with self._database.connection() as db:
+        async with self._database.transaction(EVERY_REALM) as db:
             subject = await db.fetchval(_SUBJECT)
         line = _Line(self._client(), subject, on_payload)
         try:

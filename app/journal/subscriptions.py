@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from app import telemetry
-from app.db.engine import Database
+from app.db.engine import EVERY_REALM, Database
 from app.errors import StoreUnavailable
 from app.journal.entry import Appended
 from app.journal.frames import frame
@@ -81,8 +81,11 @@ _GONE = _Channel()
 class Subscription:
     """One reader of one session, at a cursor. Made by `Subscriptions.open`."""
 
-    def __init__(self, subscriptions: "Subscriptions", channel: _Channel, session_id: str, after: int, which: Filter) -> None:
+    def __init__(
+        self, subscriptions: "Subscriptions", channel: _Channel, realm: str, session_id: str, after: int, which: Filter
+    ) -> None:
         self._all = subscriptions
+        self._realm = realm
         self._channel = channel
         self._session_id = session_id
         self._which = which
@@ -90,6 +93,7 @@ class Subscription:
         self._is_woken = False
         self._waiter: asyncio.Future[None] | None = None
         self._asked = -1
+        self._is_ended = False
         self.cursor = after
 
     def wake(self) -> None:
@@ -97,6 +101,11 @@ class Subscription:
         self._is_woken = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def end(self) -> None:
+        """End this reading, whatever there is to read."""
+        self._is_ended = True
+        self.wake()
 
     @property
     def is_stopped(self) -> bool:
@@ -117,7 +126,7 @@ class Subscription:
         Raises:
             StoreUnavailable: the table could not be read; the cursor stands where the last batch ended.
         """
-        while True:
+        while not self._is_ended:
             self._is_woken = False
             batch, is_over = self._from_ring(), False
             if batch is None and self._must_ask:
@@ -151,7 +160,7 @@ class Subscription:
 
     async def _from_table(self, *, follow: bool) -> tuple[list[Shown], bool]:
         doubts, head = self._channel.doubts, self._channel.head
-        async with self._all.database.connection() as db:
+        async with self._all.database.transaction(self._realm) as db:
             found = await page(db, self._session_id, self.cursor, self._which)
         if found is None:
             return [], True
@@ -176,10 +185,10 @@ class Subscriptions:
         self._channels: dict[str, _Channel] = {}
 
     @contextmanager
-    def open(self, session_id: str, *, after: int = 0, which: Filter = EVERYTHING) -> Iterator[Subscription]:
+    def open(self, realm: str, session_id: str, *, after: int = 0, which: Filter = EVERYTHING) -> Iterator[Subscription]:
         """Read a session's log from behind a cursor; the block's end forgets the reader."""
         channel = self._channels.setdefault(session_id, _Channel())
-        subscription = Subscription(self, channel, session_id, after, which)
+        subscription = Subscription(self, channel, realm, session_id, after, which)
         channel.readers.add(subscription)
         telemetry.STREAMS.inc()
         try:
@@ -233,7 +242,7 @@ class Subscriptions:
         read = list(self._channels)
         if not read:
             return
-        async with self.database.connection() as db:
+        async with self.database.transaction(EVERY_REALM) as db:
             found = await heads(db, read)
         for session_id in read:
             if session_id not in found or found[session_id] > self._channels.get(session_id, _GONE).head:

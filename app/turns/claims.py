@@ -31,6 +31,7 @@ class Claim:
         has_open_step: whether an attempt before this one has left a step whose calls are to be looked at.
     """
 
+    realm: str
     session_id: str
     turn_id: str
     fence: int
@@ -87,6 +88,7 @@ class Grant:
 def claim_of(session: Session, live: Turn, grant: Grant, *, attempt: int) -> Claim:
     """Make the claim of a turn that goes on where an earlier attempt has left it."""
     return Claim(
+        realm=session.realm,
         session_id=session.id,
         turn_id=live.id,
         fence=session.fence + 1,
@@ -176,14 +178,14 @@ async def expire_all(db: Connection) -> None:
     await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp() WHERE status IN ('running', 'waiting')")
 
 
-async def due(db: Connection, limit: int) -> list[str]:
-    """Return sessions whose live turn nobody holds, oldest lease first."""
+async def due(db: Connection, limit: int) -> list[tuple[str, str]]:
+    """Return realms and ids of sessions whose live turn nobody holds, oldest lease first."""
     rows = await db.fetch(
-        """SELECT session_id FROM turns WHERE status = 'running' AND lease_expires_at <= clock_timestamp()
+        """SELECT realm_id, session_id FROM turns WHERE status = 'running' AND lease_expires_at <= clock_timestamp()
            ORDER BY lease_expires_at LIMIT $1""",
         limit,
     )
-    return [str(row["session_id"]) for row in rows]
+    return [(row["realm_id"], str(row["session_id"])) for row in rows]
 
 
 def _columns(claims: Sequence[Claim]) -> tuple[list[str], list[str], list[int]]:

@@ -149,8 +149,9 @@ async def _queue(tx: Transaction, session: Session, turn_id: str, new: NewTurn) 
     number, seq = session.turn_count + 1, session.last_seq + 1
     await tx.db.execute(
         """WITH counted AS (UPDATE sessions SET turn_count = $3, queued_turns = queued_turns + 1 WHERE id = $1)
-           INSERT INTO turns (session_id, id, number, status, prompt, overrides, attempt, first_seq, last_seq, created_at)
-           VALUES ($1, $2, $3, 'queued', $4, $5, 0, $6, $6, $7)""",
+           INSERT INTO turns (session_id, id, number, status, prompt, overrides, attempt, first_seq, last_seq, created_at,
+                              credential)
+           VALUES ($1, $2, $3, 'queued', $4, $5, 0, $6, $6, $7, $8)""",
         session.id,
         turn_id,
         number,
@@ -158,6 +159,7 @@ async def _queue(tx: Transaction, session: Session, turn_id: str, new: NewTurn) 
         orjson.dumps(new.overrides).decode(),
         seq,
         clock.now(),
+        tx.credential,
     )
     await tx.append(Entry(session.id, session.fence, turn_id, [TurnQueued(number, orjson.loads(new.prompt))]))
 

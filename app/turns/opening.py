@@ -24,8 +24,8 @@ WHERE id = $1 RETURNING fence, last_seq
 _INSERT = f"""
 WITH taken AS ({_TAKE_SESSION})
 INSERT INTO turns (session_id, id, number, status, prompt, overrides, fence, owner, lease_expires_at, attempt, first_seq,
-                   created_at, started_at)
-SELECT $1, $2, $4, 'running', $6, $7, taken.fence, $8, {LEASE_UNTIL.format("$9::float8")}, $10, taken.last_seq + 1, $3, $3
+                   created_at, started_at, credential)
+SELECT $1, $2, $4, 'running', $6, $7, taken.fence, $8, {LEASE_UNTIL.format("$9::float8")}, $10, taken.last_seq + 1, $3, $3, $11
 FROM taken
 """
 _PROMOTE = f"""
@@ -66,6 +66,7 @@ async def begin(tx: Transaction, session: Session, opening: Opening, claimant: C
         grant.owner,
         grant.lease_seconds,
         int(grant.owner is not None),
+        tx.credential,
     )
     await _announce(tx, session, opening, grant, claimant)
 
@@ -103,6 +104,7 @@ async def _announce(tx: Transaction, session: Session, opening: Opening, grant: 
         options = sessions.with_overrides(session.options, opening.overrides)
         history = messages[-1:] if _is_blank(session, opening) else None
         claim = Claim(
+            session.realm,
             session.id,
             opening.turn_id,
             fence,

@@ -173,12 +173,12 @@ async def expire(tx: Transaction, session_id: str, claimant: Claimant) -> bool:
     return bool(late)
 
 
-async def overdue(db: Connection, limit: int) -> list[str]:
-    """Return sessions whose turn has a call that has waited too long."""
+async def overdue(db: Connection, limit: int) -> list[tuple[str, str]]:
+    """Return realms and ids of sessions whose turn has a call that has waited too long."""
     rows = await db.fetch(
-        "SELECT session_id FROM turns WHERE waits_until <= clock_timestamp() ORDER BY waits_until LIMIT $1", limit
+        "SELECT realm_id, session_id FROM turns WHERE waits_until <= clock_timestamp() ORDER BY waits_until LIMIT $1", limit
     )
-    return [str(row["session_id"]) for row in rows]
+    return [(row["realm_id"], str(row["session_id"])) for row in rows]
 
 
 async def _live(tx: Transaction, session: Session) -> Turn:

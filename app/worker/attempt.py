@@ -201,7 +201,7 @@ class Attempt:
         number = self._recorder.take_number()
 
         async def do() -> _T:
-            async with self._bench.journal.transaction() as tx:
+            async with self._bench.journal.transaction(self._claim.realm) as tx:
                 session = await endings.claimed(tx, self._claim.session_id, self._claim.fence)
                 if await sessions.append_number(tx, session.id) == number:
                     raise HandedOver
@@ -213,7 +213,7 @@ class Attempt:
         spent = self._loop.unrecorded() if self._loop is not None else None
 
         async def act() -> None:
-            async with self._bench.journal.transaction() as tx:
+            async with self._bench.journal.transaction(self._claim.realm) as tx:
                 await endings.fail(tx, self._claim, error, self._claimant, spent)
 
         try:

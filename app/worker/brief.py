@@ -109,7 +109,7 @@ class Brief:
         """Return a step's calls whose results have not entered the transcript, with what callers have allowed."""
         calls = state.open_calls if state else []
         if calls:
-            async with self._bench.journal.database.connection() as db:
+            async with self._bench.journal.database.transaction(self._claim.realm) as db:
                 allowed = (await turn.get(db, self._claim.session_id, self._claim.turn_id)).allowed
             for call in calls:
                 call.is_allowed = call.id in allowed
@@ -117,12 +117,12 @@ class Brief:
 
     async def current_step(self) -> transcript.StepState | None:
         """Read the turn's newest step off its log; None where none has begun."""
-        async with self._bench.journal.database.connection() as db:
+        async with self._bench.journal.database.transaction(self._claim.realm) as db:
             return transcript.fold(await reader.current_step(db, self._claim.session_id, self._claim.turn_id))
 
     async def may_compact(self) -> bool:
         """Tell whether the realm lets transcripts be summed up."""
-        async with self._bench.journal.database.connection() as db:
+        async with self._bench.journal.database.transaction(self._claim.realm) as db:
             return (await realms.get(db)).config.compacts
 
     def _fallbacks(self, options: Options) -> list[Fallback]:
@@ -149,7 +149,7 @@ class Brief:
     async def _history(self) -> Sequence[Message]:
         """Read the transcript; where another hand has ended the turn, what it wrote there is not for this attempt's model."""
         claim = self._claim
-        async with self._bench.journal.database.connection() as db:
+        async with self._bench.journal.database.transaction(self._claim.realm) as db:
             found = await history.transcript(db, claim.session_id, summed_up_to=claim.summed_up_to)
             if not await claims.is_in_force(db, claim):
                 raise Fenced

@@ -1,4 +1,4 @@
-"""Small regular work that nobody waits for: old idempotency keys, ephemeral sessions and nodes that are gone are deleted."""
+"""Small regular work that nobody waits for: what is past its time is deleted."""
 
 import asyncio
 import random
@@ -6,7 +6,8 @@ import random
 import structlog
 
 from app import expiry, idempotency, nodes
-from app.db.engine import Database
+from app.credentials import tickets
+from app.db.engine import EVERY_REALM, Database
 from app.errors import StoreUnavailable
 from app.journal.journal import Journal
 
@@ -21,11 +22,11 @@ async def sweep_always(database: Database) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         try:
-            async with database.connection() as db:
-                keys, lost = await idempotency.sweep(db), await nodes.sweep(db)
+            async with database.transaction(EVERY_REALM) as db:
+                keys, lost, ended = await idempotency.sweep(db), await nodes.sweep(db), await tickets.sweep(db)
         except StoreUnavailable:
             continue
-        log.info("swept", idempotency_keys=keys, nodes=lost)
+        log.info("swept", idempotency_keys=keys, nodes=lost, tickets=ended)
 
 
 async def erase_always(journal: Journal, *, grace_seconds: float = expiry.GRACE_SECONDS) -> None:
@@ -37,19 +38,18 @@ async def erase_always(journal: Journal, *, grace_seconds: float = expiry.GRACE_
     while True:
         await asyncio.sleep(ERASE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         try:
-            async with journal.database.connection() as db:
+            async with journal.database.transaction(EVERY_REALM) as db:
                 await expiry.announce(db, grace_seconds=grace_seconds)
-            while await _erase_next(journal):
-                pass
+                found = await expiry.due(db)
+            for realm, session_id in found:
+                await _erase(journal, realm, session_id)
         except StoreUnavailable:
             continue
 
 
-async def _erase_next(journal: Journal) -> bool:
-    async with journal.transaction() as tx:
-        session_id = await expiry.erase_next(tx)
-    if session_id is None:
-        return False
-    journal.forget(session_id)
-    log.info("ephemeral_session_erased", session_id=session_id)
-    return True
+async def _erase(journal: Journal, realm: str, session_id: str) -> None:
+    async with journal.transaction(realm) as tx:
+        is_erased = await expiry.erase(tx, session_id)
+    if is_erased:
+        journal.forget(session_id)
+        log.info("ephemeral_session_erased", session_id=session_id)

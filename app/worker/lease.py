@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from app import clock, nodes, telemetry
-from app.db.engine import Connection, Database
+from app.db.engine import EVERY_REALM, Connection, Database
 from app.errors import StoreUnavailable
 from app.nodes import Node
 from app.turns import claims
@@ -80,7 +80,7 @@ class Keeper:
         Raises:
             StoreUnavailable: the database could not be reached.
         """
-        async with self._database.connection() as db:
+        async with self._database.transaction(EVERY_REALM) as db:
             await self._renew(db)
 
     async def leave(self) -> None:

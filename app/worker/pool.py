@@ -9,6 +9,7 @@ import structlog
 
 from app import sessions, telemetry
 from app.agent.calls import Outcome
+from app.db.engine import EVERY_REALM
 from app.errors import AgentError, StoreUnavailable
 from app.nodes import Node
 from app.sessions import Session
@@ -172,7 +173,7 @@ class Pool:
 
     async def _release(self, given_back: list[Claim]) -> None:
         try:
-            async with self._bench.journal.database.connection() as db:
+            async with self._bench.journal.database.transaction(EVERY_REALM) as db:
                 await claims.release(db, self.node_id, given_back)
         except StoreUnavailable:
             log.warning("handover_lost_database", turns=len(given_back))
@@ -199,7 +200,7 @@ class Pool:
             self._has_suspects.clear()
             suspects, self._suspects = list(self._suspects), set()
             try:
-                async with self._bench.journal.database.connection() as db:
+                async with self._bench.journal.database.transaction(EVERY_REALM) as db:
                     fences = await sessions.fences(db, suspects)
             except StoreUnavailable:
                 await asyncio.sleep(0.1)  # the lease and the fence hold meanwhile

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import structlog
 
 from app import telemetry
+from app.db.engine import EVERY_REALM
 from app.errors import StoreUnavailable
 from app.journal.journal import Journal, Transaction
 from app.turns import claims, takeover, waiting
@@ -59,11 +60,11 @@ class Recovery:
         await self._expire()
         if not self._claimant.has_room():
             return 0
-        async with self._journal.database.connection() as db:
+        async with self._journal.database.transaction(EVERY_REALM) as db:
             found = await claims.due(db, MOST_AT_ONCE)
         taken = 0
-        for session_id in found:
-            taken += await self._act(takeover.take_over, session_id)
+        for realm, session_id in found:
+            taken += await self._act(takeover.take_over, realm, session_id)
         if taken:
             telemetry.RECOVERED.inc(taken)
             log.info("turns_taken", turns=taken)
@@ -71,15 +72,15 @@ class Recovery:
 
     async def _expire(self) -> None:
         """Answer calls whose caller has not, in time."""
-        async with self._journal.database.connection() as db:
+        async with self._journal.database.transaction(EVERY_REALM) as db:
             found = await waiting.overdue(db, MOST_AT_ONCE)
-        for session_id in found:
-            await self._act(waiting.expire, session_id)
+        for realm, session_id in found:
+            await self._act(waiting.expire, realm, session_id)
 
-    async def _act(self, act: Act, session_id: str) -> bool:
+    async def _act(self, act: Act, realm: str, session_id: str) -> bool:
         """Do something for one session; what is wrong with it must not stop the others."""
         try:
-            async with self._journal.transaction() as tx:
+            async with self._journal.transaction(realm) as tx:
                 return await act(tx, session_id, self._claimant)
         except StoreUnavailable:
             raise

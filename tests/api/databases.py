@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 TEMPLATE = "suricate_template"
-TABLES = ("realms", "sessions", "turns", "events", "messages", "idempotency_keys")
+TABLES = ("realms", "sessions", "turns", "events", "messages", "idempotency_keys", "api_keys", "stream_tickets")
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from app.api import documents
 from app.journal.types import EVENTS
-from app.main import create_app
+from app.main.service import create_app
 from app.settings import Settings
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble

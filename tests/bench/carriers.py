@@ -19,6 +19,7 @@ from app.journal.notify import Notify
 from app.journal.types import TextDelta
 from app.journal.wakeups import Carrier
 from app.pace import Pace
+from app.sessions import DEFAULT_REALM
 from tests import nats_server
 from tests.bench.figures import Spread, median
 from tests.bench.ground import Ground
@@ -112,7 +113,7 @@ async def _lateness(book: Book, make: Make, wakes: int) -> Spread:
     late: list[float] = []
     async with _nodes(book, make, 2) as (here, there), asyncio.timeout(WAIT_SECONDS):
         head = (await _append(here, book, 0, 1)).last_seq
-        with there.subscriptions.open(book.turns[0][0], after=head) as reader:
+        with there.subscriptions.open(DEFAULT_REALM, book.turns[0][0], after=head) as reader:
             async with aclosing(reader.read()) as batches:
                 for number in range(2, wakes + 2):
                     await asyncio.sleep(APART_SECONDS)

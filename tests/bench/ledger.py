@@ -16,6 +16,7 @@ from app.journal.frames import body
 from app.journal.types import TextDelta
 from app.journal.writer import Writer
 from app.pace import Pace
+from app.sessions import DEFAULT_REALM
 from tests.bench.figures import median
 from tests.bench.ground import Ground
 from tests.bench.table import Aim, Row
@@ -65,7 +66,7 @@ async def book_in(ground: Ground, name: str, live: int) -> Book:
     database = Database(url, pool_size=2)
     await database.connect()
     await migrate(database, url)
-    async with database.transaction() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         for session_id, turn_id in turns:
             await db.execute(
                 """INSERT INTO sessions (realm_id, id, created_at, updated_at, labels, label_terms, options, status,

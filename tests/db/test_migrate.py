@@ -58,14 +58,14 @@ def test_there_is_one_head_and_it_is_the_newest_file() -> None:
 
 
 async def test_database_of_a_later_version_is_used_as_it_is(database: Database, database_url: str) -> None:
-    async with database.connection() as db:
+    async with database.dedicated("test", role="none") as db:
         await db.execute("UPDATE alembic_version SET version_num = '9999'")
 
     assert await migrate.migrate(database, database_url) is False
 
 
 async def test_database_that_lacks_what_this_code_needs_is_refused(database: Database, database_url: str) -> None:
-    async with database.connection() as db:
+    async with database.dedicated("test", role="none") as db:
         await db.execute("UPDATE alembic_version SET version_num = '9999'")
         await db.execute("UPDATE schema_floor SET revision = '9000'")
 
@@ -78,7 +78,8 @@ async def test_migration_that_cannot_have_its_locks_gives_up_and_leaves_everythi
 ) -> None:
     monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "100ms")
     database = await connected(empty_database_url)
-    async with database.transaction() as other:
+    async with database.dedicated("test", role="none") as other:
+        await other.execute("BEGIN")
         await other.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
 
         with pytest.raises(StartupError, match="rolled back"):

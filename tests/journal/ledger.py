@@ -18,7 +18,7 @@ from app.journal.recorder import Recorder
 from app.journal.subscriptions import Shown, Subscription
 from app.journal.types import StepStarted, TextDelta
 from app.pace import Pace
-from app.sessions import Options, Session
+from app.sessions import DEFAULT_REALM, Options, Session
 from app.turns import desk
 from app.turns.claims import Claim
 from app.turns.desk import NewTurn, OnBusy
@@ -83,13 +83,13 @@ async def writing(database: Database, *, interval_seconds: float = 0.0) -> Async
 
 async def open_session(journal: Journal, options: Options = OPTIONS, *, kept_prompt: str | None = None) -> str:
     """Open a session and return its id."""
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         return (await sessions.create(tx, options, title=None, labels={}, kept_prompt=kept_prompt)).id
 
 
 async def read_session(database: Database, session_id: str) -> Session:
     """Read a session's row."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return await sessions.get(db, session_id)
 
 
@@ -104,7 +104,7 @@ async def start(
 ) -> str:
     """Start a turn and return its id."""
     new = NewTurn(orjson.dumps(prompt).decode(), overrides or {}, on_busy)
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         return await desk.start(tx, await sessions.lock(tx, session_id), new, node)
 
 
@@ -136,7 +136,7 @@ async def log_of(database: Database, session_id: str) -> list[dict[str, Any]]:
     """Read a session's log as envelopes; its numbers are from 1 without gaps and end at the session's head."""
     query = """SELECT e.seq, e.payload, s.last_seq FROM events e LEFT JOIN sessions s ON s.id = e.session_id
                WHERE e.session_id = $1 ORDER BY e.seq"""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         rows = await db.fetch(query, session_id)
     assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
     assert {row["last_seq"] for row in rows} <= {None, len(rows)}
@@ -150,7 +150,7 @@ async def types_of(database: Database, session_id: str) -> list[str]:
 
 async def messages_of(database: Database, session_id: str) -> list[dict[str, Any]]:
     """Read a session's stored messages, parsed."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         found = await history.messages(db, session_id, after=0, limit=1_000)
     parsed: list[dict[str, Any]] = orjson.loads(orjson.dumps(found))
     return parsed
@@ -181,7 +181,7 @@ async def resolved(futures: Sequence["asyncio.Future[Appended]"]) -> list[Append
 @asynccontextmanager
 async def locked(database: Database, *session_ids: str) -> AsyncIterator[None]:
     """Keep sessions' rows from everyone else for the length of the block, as a node that froze in the middle of an act does."""
-    async with database.transaction() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await db.fetch("SELECT id FROM sessions WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE", session_ids)
         yield
 
@@ -189,7 +189,7 @@ async def locked(database: Database, *session_ids: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def stopped(database: Database) -> AsyncIterator[None]:
     """Let no event be written for the length of the block: whoever commits one waits."""
-    async with database.transaction() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await db.execute("LOCK TABLE events IN SHARE MODE")
         yield
 
@@ -197,7 +197,7 @@ async def stopped(database: Database) -> AsyncIterator[None]:
 async def until_blocked(database: Database, name: str) -> int:
     """Wait until a connection of that name waits for a lock, and return its process id."""
     query = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock' AND datname = $2"
-    async with asyncio.timeout(LIMIT_SECONDS), database.connection() as db:
+    async with asyncio.timeout(LIMIT_SECONDS), database.dedicated("watch", role="none") as db:
         here = await db.fetchval("SELECT current_database()")
         while (pid := await db.fetchval(query, name, here)) is None:
             await asyncio.sleep(0.002)

@@ -14,6 +14,7 @@ from app.journal.entry import Appended, Ending, Entry, TurnChange
 from app.journal.journal import Journal
 from app.journal.types import SessionUpdated, TextDelta, TurnQueued
 from app.messages import Message, Text, ToolResult, ToolUse, Usage, load_content
+from app.sessions import DEFAULT_REALM
 from app.turns import claims, turn
 from app.turns.claims import Claim
 from tests.journal.ledger import (
@@ -41,7 +42,7 @@ def entry_of(claim: Claim, *words: str) -> Entry:
 
 async def written(database: Database, *batch: Entry) -> list[Appended | None]:
     """Append a batch and commit."""
-    async with database.transaction() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return await append(db, batch)
 
 
@@ -73,13 +74,13 @@ async def test_append_with_stale_fence_writes_nothing(database: Database, journa
     assert await read_session(database, claim.session_id) == before
     assert await types_of(database, claim.session_id) == ["session_created", "turn_started"]
     assert [message["role"] for message in await messages_of(database, claim.session_id)] == ["user"]
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         assert (await turn.get(db, claim.session_id, claim.turn_id)).status == "running"
 
 
 async def test_stale_entry_is_left_out_and_the_others_of_the_batch_are_written(database: Database, journal: Journal) -> None:
     good, stale, gone = [await claimed(journal) for _ in range(3)]
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await sessions.erase(tx, await sessions.lock(tx, gone.session_id))
 
     results = await written(
@@ -120,7 +121,7 @@ async def test_ending_frees_the_session_and_makes_its_own_fence_stale(database: 
     [after] = await written(database, entry_of(claim, "more"))
 
     session = await read_session(database, claim.session_id)
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         found = await turn.get(db, claim.session_id, claim.turn_id)
     assert ended is not None
     assert after is None
@@ -140,7 +141,7 @@ async def test_usage_adds_up_over_entries_in_turn_and_session(database: Database
     await start(journal, claim.session_id, node)
     await written(database, replace(entry_of(node.claims[-1], "c"), change=change))
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         found = await turn.get(db, claim.session_id, claim.turn_id)
     assert (found.usage, found.steps, found.tool_calls) == (Usage(2, 4, 6, 8), 2, 4)
     assert (await read_session(database, claim.session_id)).usage == Usage(3, 6, 9, 12)
@@ -226,10 +227,10 @@ async def test_a_transaction_that_rolls_back_leaves_no_gap(database: Database, j
     session_id = await open_session(journal)
 
     with pytest.raises(Fenced):
-        async with journal.transaction() as tx:
+        async with journal.transaction(DEFAULT_REALM) as tx:
             await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "lost"})]))
             raise Fenced
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "kept"})]))
 
     assert [event.get("title") for event in await log_of(database, session_id)] == [None, "kept"]
@@ -242,7 +243,7 @@ async def test_turn_id_stands_in_events_of_the_turn_and_not_in_those_of_the_sess
 
     await written(database, replace(entry_of(claim), events=[SessionUpdated({}), TurnQueued(2, "x")]))
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         rows = await db.fetch("SELECT turn_id FROM events WHERE session_id = $1 ORDER BY seq", claim.session_id)
     assert [row["turn_id"] and str(row["turn_id"]) for row in rows] == [None, claim.turn_id, None, claim.turn_id]
     assert [event["turn_id"] for event in await log_of(database, claim.session_id)] == [None, claim.turn_id] * 2
@@ -256,12 +257,12 @@ async def test_appends_and_lease_renewals_of_the_same_turns_never_lock_each_othe
     entries = [replace(entry_of(claim, "x"), change=TurnChange(steps=1)) for claim in live]
 
     async def renew() -> None:
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             for _ in range(40):
                 assert len((await claims.renew(db, node.row, live)).held) == len(live)
 
     async def write() -> None:
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             for count in range(40):
                 assert None not in await append(db, entries[:: -1 if count % 2 else 1])
 
@@ -269,5 +270,5 @@ async def test_appends_and_lease_renewals_of_the_same_turns_never_lock_each_othe
         tasks.create_task(renew())
         tasks.create_task(write())
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         assert await db.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0

@@ -12,6 +12,7 @@ from app.errors import Fenced, StoreUnavailable
 from app.journal.entry import Entry
 from app.journal.journal import Journal
 from app.journal.types import SessionUpdated, StepStarted
+from app.sessions import DEFAULT_REALM
 from tests.journal.cable import Cable, cable_to
 from tests.journal.ledger import LIMIT_SECONDS, claimed, journal_on, numbers, open_session, pen, read_until, types_of
 
@@ -26,10 +27,10 @@ class Stop(Exception):
 
 async def test_what_a_transaction_appends_is_shown_after_its_commit(journal: Journal) -> None:
     session_id = await open_session(journal)
-    with journal.subscriptions.open(session_id) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, session_id) as reader:
         await read_until(reader, 1)
 
-        async with journal.transaction() as tx:
+        async with journal.transaction(DEFAULT_REALM) as tx:
             await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
             lag_before = reader.lag
         seen = await read_until(reader, 1)
@@ -44,9 +45,9 @@ async def test_what_a_transaction_leaves_for_its_commit_is_not_done_when_it_roll
     session_id, done = await open_session(journal), list[str]()
     journal.watch(lambda *_: done.append("watcher"))
 
-    with journal.subscriptions.open(session_id) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, session_id) as reader:
         with pytest.raises(Stop):
-            async with journal.transaction() as tx:
+            async with journal.transaction(DEFAULT_REALM) as tx:
                 await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
                 tx.after_commit.append(lambda: done.append("act"))
                 raise Stop
@@ -60,10 +61,10 @@ async def test_what_a_transaction_leaves_for_its_commit_is_not_done_when_it_roll
 async def test_acts_left_for_the_commit_come_after_what_was_appended_was_shown_and_told(journal: Journal) -> None:
     session_id, order = await open_session(journal), list[str]()
     journal.watch(lambda _, fence: order.append(f"told {fence}"))
-    with journal.subscriptions.open(session_id) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, session_id) as reader:
         await read_until(reader, 1)
 
-        async with journal.transaction() as tx:
+        async with journal.transaction(DEFAULT_REALM) as tx:
             tx.after_commit.append(lambda: order.append(f"act, {reader.lag} shown"))
             await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
             order.append("commit")
@@ -75,7 +76,7 @@ async def test_append_with_a_stale_fence_breaks_the_transaction(database: Databa
     session_id = await open_session(journal)
 
     with pytest.raises(Fenced):
-        async with journal.transaction() as tx:
+        async with journal.transaction(DEFAULT_REALM) as tx:
             await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
             await tx.append(Entry(session_id, 7, None, [SessionUpdated({"title": "y"})]))
 
@@ -94,7 +95,7 @@ async def test_a_pens_own_writes_are_not_told_to_watchers(journal: Journal) -> N
 async def test_forgetting_a_session_tells_watchers_that_its_fence_is_gone(journal: Journal) -> None:
     session_id, told = await open_session(journal), list[tuple[str, int | None]]()
     journal.watch(lambda *news: told.append(news))
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await sessions.erase(tx, await sessions.lock(tx, session_id))
 
     journal.forget(session_id)
@@ -104,11 +105,11 @@ async def test_forgetting_a_session_tells_watchers_that_its_fence_is_gone(journa
 
 async def test_transaction_is_rolled_back_whole(database: Database, journal: Journal) -> None:
     with pytest.raises(Stop):
-        async with journal.transaction() as tx:
+        async with journal.transaction(DEFAULT_REALM) as tx:
             session = await sessions.create(tx, sessions.Options("m", "p"), title=None, labels={}, kept_prompt=None)
             raise Stop
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         assert await db.fetchval("SELECT count(*) FROM sessions WHERE id = $1", session.id) == 0
         assert await db.fetchval("SELECT count(*) FROM events WHERE session_id = $1", session.id) == 0
 
@@ -117,7 +118,7 @@ async def test_commit_whose_answer_was_lost_is_found_kept_and_its_acts_are_done(
     database: Database, database_url: str, journal: Journal
 ) -> None:
     session_id, done = await open_session(journal), list[str]()
-    async with cabled(database_url) as (cable, remote), asyncio.timeout(LIMIT_SECONDS), remote.transaction() as tx:
+    async with cabled(database_url) as (cable, remote), asyncio.timeout(LIMIT_SECONDS), remote.transaction(DEFAULT_REALM) as tx:
         await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
         tx.after_commit.append(lambda: done.append("act"))
         cable.is_deaf = True
@@ -133,7 +134,7 @@ async def test_commit_that_was_lost_is_told_and_nothing_of_it_is_done(
     session_id, done = await open_session(journal), list[str]()
     async with cabled(database_url) as (cable, remote):
         with pytest.raises(StoreUnavailable):
-            async with asyncio.timeout(LIMIT_SECONDS), remote.transaction() as tx:
+            async with asyncio.timeout(LIMIT_SECONDS), remote.transaction(DEFAULT_REALM) as tx:
                 await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
                 tx.after_commit.append(lambda: done.append("act"))
                 cable.cut()

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from app import main
 from app.db.engine import Database
 from app.errors import StartupError
 from app.journal.nats import Nats
+from app.main import rooms
 from app.settings import Settings
 from tests import nats_server
 from tests.journal.ledger import LIMIT_SECONDS
@@ -117,4 +117,4 @@ async def test_start_without_the_library_says_what_to_install(database: Database
     monkeypatch.setitem(sys.modules, "nats", None)
 
     with pytest.raises(StartupError, match=r"pip install 'suricate\[nats\]'"):
-        main._carrier(Settings(nats_url="nats://127.0.0.1:4222"), database)
+        rooms._carrier(Settings(nats_url="nats://127.0.0.1:4222"), database)

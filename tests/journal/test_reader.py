@@ -7,6 +7,7 @@ from app.db.engine import Database
 from app.journal.journal import Journal
 from app.journal.reader import EVERYTHING, Filter, Page, current_step, heads, page
 from app.journal.types import StepStarted, TextDelta
+from app.sessions import DEFAULT_REALM
 from app.turns.claims import Claim
 from tests.journal.ledger import Node, claimed, open_session, pen, said, start
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 async def read(database: Database, session_id: str, after: int, which: Filter = EVERYTHING, limit: int = 500) -> Page:
     """Read a page of a session that is there."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         found = await page(db, session_id, after, which, limit=limit)
     assert found is not None
     return found
@@ -89,7 +90,7 @@ async def test_cursor_beyond_the_head_reads_nothing_and_stays(database: Database
 async def test_page_ends_with_the_event_that_reaches_its_limit_of_bytes(database: Database, journal: Journal) -> None:
     claim = await spoken(journal)
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         cut = await page(db, claim.session_id, 0, limit_bytes=1)
         whole = await page(db, claim.session_id, 0, limit_bytes=1_000_000)
 
@@ -108,13 +109,13 @@ async def test_limit_of_nothing_reads_nothing_and_does_not_move(database: Databa
 
 
 async def test_session_that_is_gone_has_no_page(database: Database, journal: Journal) -> None:
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         assert await page(db, ids.session_id(), 0) is None
 
 
 async def test_page_tells_that_the_session_is_archived(database: Database, journal: Journal) -> None:
     session_id = await open_session(journal)
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await sessions.archive(tx, await sessions.lock(tx, session_id))
 
     found = await read(database, session_id, 0)
@@ -138,7 +139,7 @@ async def test_current_step_begins_at_the_last_start_of_a_step_in_that_turn(data
     claim = await claimed(journal)
     recorder = pen(journal, claim)
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         before = await current_step(db, claim.session_id, claim.turn_id)
         await recorder.write(said("a"))
         await recorder.write([StepStarted(2), TextDelta(2, "b")])
@@ -151,7 +152,7 @@ async def test_current_step_begins_at_the_last_start_of_a_step_in_that_turn(data
 async def test_heads_leave_out_what_is_gone(database: Database, journal: Journal) -> None:
     claim = await spoken(journal)
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         found = await heads(db, [claim.session_id, ids.session_id()])
 
     assert found == {claim.session_id: 7}

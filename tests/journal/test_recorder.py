@@ -16,6 +16,7 @@ from app.journal.recorder import MOST_CHARACTERS, Recorder
 from app.journal.types import Delta, ReasoningDelta, StepStarted, TextComplete, TextDelta, ToolCallDelta
 from app.journal.writer import Writer
 from app.pace import Pace
+from app.sessions import DEFAULT_REALM
 from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, log_of, pen, start, stopped, types_of, until_blocked
 
 pytestmark = pytest.mark.anyio
@@ -195,7 +196,7 @@ async def test_write_returns_when_it_and_all_before_it_is_durable(database: Data
 async def test_fenced_pen_says_so_once_and_writes_nothing_more(database: Database, journal: Journal) -> None:
     claim, failures = await claimed(journal), list[str]()
     recorder = pen(journal, claim, failures)
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await db.execute("UPDATE sessions SET fence = fence + 1 WHERE id = $1", claim.session_id)
 
     recorder.put_delta(TextDelta(1, "zombie"), "zombie")

@@ -16,6 +16,7 @@ from app.journal.journal import Journal
 from app.journal.reader import EVERYTHING, Filter
 from app.journal.subscriptions import Shown, Subscriptions
 from app.journal.types import SessionUpdated, StepStarted, TextDelta
+from app.sessions import DEFAULT_REALM
 from app.turns.claims import Claim
 from tests.journal.cable import cable_to
 from tests.journal.ledger import (
@@ -55,7 +56,7 @@ async def burst(journal: Journal, claim: Claim, node: Node) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(speak())
         tasks.create_task(queue())
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await tx.append(Entry(claim.session_id, claim.fence, None, [SessionUpdated({"title": "the end"})]))
 
 
@@ -64,7 +65,7 @@ async def follow(journal: Journal, session_id: str, which: Filter, chance: rando
     for _ in range(chance.randrange(200)):
         await asyncio.sleep(0)
     after, seen = chance.randrange(120), list[Shown]()
-    with journal.subscriptions.open(session_id, after=after, which=which) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, session_id, after=after, which=which) as reader:
         async for batch in reader.read():
             assert batch
             seen += batch
@@ -100,7 +101,7 @@ async def test_two_hundred_reconnects_with_random_cursors_never_lose_or_double(d
     async def reconnect() -> None:
         cursor = 0
         for _ in range(RECONNECTS):
-            with journal.subscriptions.open(claim.session_id, after=cursor) as reader:
+            with journal.subscriptions.open(DEFAULT_REALM, claim.session_id, after=cursor) as reader:
                 async for batch in reader.read():
                     taken = batch[: chance.randint(1, len(batch))]  # a client that breaks off has seen a part
                     seen.extend(numbers(taken))
@@ -121,7 +122,7 @@ async def test_publishes_that_come_out_of_order_are_read_in_order(database: Data
     claim, published = await claimed(journal), list[Any]()
     journal.writer._publish = published.append
     recorder = pen(journal, claim)
-    with journal.subscriptions.open(claim.session_id) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, claim.session_id) as reader:
         assert numbers(await read_until(reader, 2)) == [1, 2]
 
         for step in range(1, 5):
@@ -137,10 +138,10 @@ async def test_replay_and_live_frames_are_the_same_bytes(database: Database, jou
     claim = await claimed(journal)
     recorder = pen(journal, claim)
 
-    with journal.subscriptions.open(claim.session_id, after=2) as live:
+    with journal.subscriptions.open(DEFAULT_REALM, claim.session_id, after=2) as live:
         await recorder.write(said("a\r\n", "\u2028"))
         shown = await read_until(live, 3)
-    with journal.subscriptions.open(claim.session_id, after=2) as replay:
+    with journal.subscriptions.open(DEFAULT_REALM, claim.session_id, after=2) as replay:
         again = await read_until(replay, 3)
 
     assert shown == again
@@ -150,7 +151,10 @@ async def test_replay_and_live_frames_are_the_same_bytes(database: Database, jou
 async def test_readers_at_the_head_share_one_frame(database: Database, journal: Journal) -> None:
     claim = await claimed(journal)
     recorder = pen(journal, claim)
-    with journal.subscriptions.open(claim.session_id) as one, journal.subscriptions.open(claim.session_id) as other:
+    with (
+        journal.subscriptions.open(DEFAULT_REALM, claim.session_id) as one,
+        journal.subscriptions.open(DEFAULT_REALM, claim.session_id) as other,
+    ):
         for reader in (one, other):
             await read_until(reader, 2)
 
@@ -167,7 +171,7 @@ async def test_reader_at_the_head_needs_no_database(database_url: str, journal: 
         await reading.connect()
         readers = Subscriptions(reading)
         journal.writer._publish = readers.publish
-        with readers.open(claim.session_id) as reader:
+        with readers.open(DEFAULT_REALM, claim.session_id) as reader:
             await read_until(reader, 2)
             cable.is_refusing = True
             cable.cut()
@@ -185,7 +189,7 @@ async def test_reader_whose_table_is_away_is_told_and_goes_on_from_its_cursor(da
         reading = Database(cable.dsn, pool_size=2)
         await reading.connect()
         readers = Subscriptions(reading)
-        with readers.open(claim.session_id, after=1) as reader:
+        with readers.open(DEFAULT_REALM, claim.session_id, after=1) as reader:
             cable.is_refusing = True
             cable.cut()
             with pytest.raises(StoreUnavailable):
@@ -202,7 +206,7 @@ async def test_waiting_readers_hold_no_connection(database: Database, journal: J
     claim = await claimed(journal)
 
     async def read(seen: list[int]) -> None:
-        with journal.subscriptions.open(claim.session_id) as reader:
+        with journal.subscriptions.open(DEFAULT_REALM, claim.session_id) as reader:
             async for batch in reader.read():
                 seen += numbers(batch)
                 if seen[-1] == 3:
@@ -225,7 +229,7 @@ async def test_nothing_grows_for_a_reader_that_does_not_read(
     monkeypatch.setattr(subscriptions, "RING_EVENTS", 16)
     claim = await claimed(journal)
     recorder = pen(journal, claim)
-    with journal.subscriptions.open(claim.session_id) as idle:
+    with journal.subscriptions.open(DEFAULT_REALM, claim.session_id) as idle:
         for step in range(1, 51):
             await recorder.write([StepStarted(step)])
         ring = journal.subscriptions._channels[claim.session_id].ring
@@ -237,7 +241,7 @@ async def test_nothing_grows_for_a_reader_that_does_not_read(
 async def test_reading_without_following_ends_at_the_head(database: Database, journal: Journal) -> None:
     claim = await claimed(journal)
 
-    with journal.subscriptions.open(claim.session_id) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, claim.session_id) as reader:
         async with asyncio.timeout(LIMIT_SECONDS):
             batches = [batch async for batch in reader.read(follow=False)]
 
@@ -246,13 +250,13 @@ async def test_reading_without_following_ends_at_the_head(database: Database, jo
 
 async def end_by_archive(journal: Journal, session_id: str) -> None:
     """Archive a session."""
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await sessions.archive(tx, await sessions.lock(tx, session_id))
 
 
 async def end_by_erasure(journal: Journal, session_id: str) -> None:
     """Erase a session and tell."""
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await sessions.erase(tx, await sessions.lock(tx, session_id))
     journal.forget(session_id)
 
@@ -272,7 +276,7 @@ async def test_reading_ends_when_the_session_or_the_process_does(
     session_id = await open_session(journal)
 
     async def read() -> list[int]:
-        with journal.subscriptions.open(session_id, which=which) as reader:
+        with journal.subscriptions.open(DEFAULT_REALM, session_id, which=which) as reader:
             return [event.seq async for batch in reader.read() for event in batch]
 
     async with asyncio.timeout(LIMIT_SECONDS), asyncio.TaskGroup() as tasks:
@@ -286,10 +290,10 @@ async def test_reading_ends_when_the_session_or_the_process_does(
 
 async def test_archive_that_was_undone_does_not_end_a_reading(journal: Journal) -> None:
     session_id = await open_session(journal)
-    with journal.subscriptions.open(session_id) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, session_id) as reader:
         await read_until(reader, 1)
         await end_by_archive(journal, session_id)
-        async with journal.transaction() as tx:
+        async with journal.transaction(DEFAULT_REALM) as tx:
             await sessions.unarchive(tx, await sessions.lock(tx, session_id))
             await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
 
@@ -300,7 +304,7 @@ async def test_archive_that_was_undone_does_not_end_a_reading(journal: Journal) 
 
 async def test_reader_sees_nothing_of_a_commit_that_is_under_way(database: Database, journal: Journal) -> None:
     claim = await claimed(journal)
-    with journal.subscriptions.open(claim.session_id) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, claim.session_id) as reader:
         await read_until(reader, 2)
 
         async with asyncio.TaskGroup() as tasks, stopped(database):
@@ -318,7 +322,7 @@ async def test_reader_sees_nothing_of_a_commit_that_is_under_way(database: Datab
 async def test_cursor_beyond_the_head_waits_for_what_comes_behind_it(database: Database, journal: Journal) -> None:
     claim = await claimed(journal)
     recorder = pen(journal, claim)
-    with journal.subscriptions.open(claim.session_id, after=5) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, claim.session_id, after=5) as reader:
         for step in range(1, 5):
             await recorder.write([StepStarted(step)])
         seen = await read_until(reader, 1)
@@ -328,14 +332,14 @@ async def test_cursor_beyond_the_head_waits_for_what_comes_behind_it(database: D
 
 async def test_number_that_the_log_does_not_have_sends_its_readers_to_the_table_once(journal: Journal) -> None:
     session_id = await open_session(journal)
-    with journal.subscriptions.open(session_id) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, session_id) as reader:
         await read_until(reader, 1)
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_SECONDS):
             waiting = tasks.create_task(read_until(reader, 1))
             journal.subscriptions.advance(session_id, 1_000_000)
             while reader.lag:
                 await asyncio.sleep(0.002)
-            async with journal.transaction() as tx:
+            async with journal.transaction(DEFAULT_REALM) as tx:
                 await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "the end"})]))
 
     assert numbers(waiting.result()) == [2]
@@ -347,7 +351,7 @@ async def test_ring_holds_no_more_bytes_than_a_page(
     monkeypatch.setattr(subscriptions, "RING_BYTES", 1_000)
     claim = await claimed(journal)
 
-    with journal.subscriptions.open(claim.session_id):
+    with journal.subscriptions.open(DEFAULT_REALM, claim.session_id):
         channel = journal.subscriptions._channels[claim.session_id]
         for number in range(1, 11):
             await journal.writer.submit(

@@ -19,6 +19,7 @@ from app.journal.notify import Notify
 from app.journal.types import StepStarted
 from app.journal.wakeups import PAYLOAD_BYTES, Carrier, Wakeups, _payloads
 from app.pace import Pace
+from app.sessions import DEFAULT_REALM
 from tests import nats_server
 from tests.journal.cable import Cable, cable_to, laid
 from tests.journal.ledger import (
@@ -247,7 +248,7 @@ async def test_reader_on_another_node_is_woken(way: Way, database: Database, mon
     monkeypatch.setattr(subscriptions, "POLL_SECONDS", 600)
     async with two_nodes(database, way.carrier) as (writing, reading):
         claim = await claimed(writing)
-        with reading.subscriptions.open(claim.session_id) as reader:
+        with reading.subscriptions.open(DEFAULT_REALM, claim.session_id) as reader:
             await read_until(reader, 2)
             await pen(writing, claim).write([StepStarted(1)])
             seen = await read_until(reader, 1)
@@ -259,7 +260,7 @@ async def test_with_all_wakeups_lost_the_poll_finds_what_is_new(database: Databa
     monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
     async with two_nodes(database) as (writing, reading):
         claim = await claimed(writing)
-        with reading.subscriptions.open(claim.session_id) as reader:
+        with reading.subscriptions.open(DEFAULT_REALM, claim.session_id) as reader:
             await read_until(reader, 2)
             await pen(writing, claim).write([StepStarted(1)])
             seen = await read_until(reader, 1)
@@ -273,7 +274,10 @@ async def test_poll_wakes_a_waiting_reader_although_a_new_one_has_seen_the_head_
     monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
     async with two_nodes(database) as (writing, reading):
         claim = await claimed(writing)
-        with reading.subscriptions.open(claim.session_id) as early, reading.subscriptions.open(claim.session_id) as late:
+        with (
+            reading.subscriptions.open(DEFAULT_REALM, claim.session_id) as early,
+            reading.subscriptions.open(DEFAULT_REALM, claim.session_id) as late,
+        ):
             await read_until(early, 2)
             async with asyncio.TaskGroup() as tasks:
                 waiting = tasks.create_task(read_until(early, 1))
@@ -290,9 +294,9 @@ async def test_with_all_wakeups_lost_the_poll_ends_readers_of_an_erased_session(
     monkeypatch.setattr(subscriptions, "POLL_SECONDS", 0.02)
     async with two_nodes(database) as (writing, reading):
         session_id = await open_session(writing)
-        with reading.subscriptions.open(session_id) as reader:
+        with reading.subscriptions.open(DEFAULT_REALM, session_id) as reader:
             await read_until(reader, 1)
-            async with writing.transaction() as tx:
+            async with writing.transaction(DEFAULT_REALM) as tx:
                 await sessions.erase(tx, await sessions.lock(tx, session_id))
             writing.forget(session_id)
 
@@ -306,7 +310,7 @@ async def test_poll_goes_on_after_the_database_was_away(database_url: str, monke
         await database.connect()
         async with two_nodes(database) as (writing, reading):
             claim = await claimed(writing)
-            with reading.subscriptions.open(claim.session_id) as reader:
+            with reading.subscriptions.open(DEFAULT_REALM, claim.session_id) as reader:
                 await read_until(reader, 2)
                 cable.is_refusing = True
                 cable.cut()

@@ -16,6 +16,7 @@ from app.journal.journal import Journal
 from app.journal.types import TextDelta
 from app.journal.writer import MOST_ENTRIES, Writer
 from app.pace import Pace
+from app.sessions import DEFAULT_REALM
 from app.turns.claims import Claim
 from tests.journal.cable import Cable, cable_to
 from tests.journal.ledger import LIMIT_SECONDS, claimed, locked, log_of, resolved, running, stopped, until_blocked
@@ -81,7 +82,7 @@ async def test_a_batch_is_one_statement_of_one_transaction(database: Database, j
         futures = [journal.writer.submit(entry_of(claim)) for claim in others]
     await resolved(futures)
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         writers = await db.fetch(
             "SELECT DISTINCT xmin::text FROM events WHERE session_id = ANY ($1::uuid[]) AND type = 'text_delta'",
             [claim.session_id for claim in others],
@@ -149,7 +150,7 @@ async def test_writer_killed_before_its_commit_writes_the_entry_exactly_once(dat
     async with stopped(database):
         outcome = journal.writer.submit(entry_of(claim))
         pid = await until_blocked(database, WRITER)
-        async with database.connection() as db:
+        async with database.dedicated("test", role="none") as db:
             await db.execute("SELECT pg_terminate_backend($1)", pid)
     [kept] = await resolved([outcome])
 
@@ -181,7 +182,7 @@ async def test_entry_whose_first_commit_is_still_under_way_elsewhere_is_written_
     claim = await claimed(journal)
     entry = entry_of(claim)
 
-    async with database.transaction() as lost:
+    async with database.transaction(DEFAULT_REALM) as lost:
         [kept] = await append(lost, [entry])
         outcome = journal.writer.submit(entry)
         await resolved([journal.writer.submit(entry_of(await claimed(journal)))])
@@ -254,7 +255,7 @@ async def test_of_a_batch_in_doubt_each_entry_is_looked_up_by_itself(
         cable.is_deaf = True
         futures = [writer.submit(entry) for entry in batch]
         await until_written(database, taken, "x")
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             await db.execute("UPDATE sessions SET fence = fence + 1, append_number = 0 WHERE id = $1", taken.session_id)
 
         cable.cut()
@@ -290,7 +291,7 @@ async def test_what_waits_is_kept_while_the_database_is_away_and_written_when_it
 async def test_nothing_is_published_before_its_commit(database: Database, journal: Journal) -> None:
     claim = await claimed(journal)
 
-    with journal.subscriptions.open(claim.session_id, after=2) as reader:
+    with journal.subscriptions.open(DEFAULT_REALM, claim.session_id, after=2) as reader:
         async with held_up(database, journal.writer, claim) as outcome:
             channel = journal.subscriptions._channels[claim.session_id]
             shown_before = (len(channel.ring), outcome.done(), reader.lag)

@@ -60,7 +60,8 @@ async def test_caller_whose_request_outlasts_the_server_is_told_to_send_it_again
     serve: Callable[..., Awaitable[Service]], double: ProviderDouble, settings: dict[str, str]
 ) -> None:
     service = await serve(**settings)
-    await double.play(*[[scripts.text("said " * 400), scripts.finish()]] * 2, [scripts.hang()])
+    said = (scripts.text("said " * 400), scripts.finish())
+    await double.play(said, said, [scripts.hang()])
     path = f"/v1/sessions/{(await service.create())['session_id']}"
     for _ in range(2):
         await service.client.post(f"{path}/turns", json={"prompt": "Go on."})

@@ -18,7 +18,7 @@ from app.api import documents, problems
 from app.copies.document import ExportedOptions, ExportedSession, ExportedTurn
 from app.db.tables import metadata
 from app.journal.types import EVENTS, RESERVED
-from app.main import create_app
+from app.main.service import create_app
 from app.providers import anthropic, gemini, openai, openai_compatible, scripted
 from app.realms import Config
 from app.settings import Settings

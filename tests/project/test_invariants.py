@@ -26,6 +26,7 @@ from app.journal.reader import Stored
 from app.messages import Message, Text, ToolResult, ToolUse, Usage
 from app.providers.base import ModelRequest, ToolSpec
 from app.providers.chat_completions import write_request
+from app.sessions import DEFAULT_REALM
 from app.tools.registry import Registry
 from app.turns import takeover
 from tests.journal import ledger
@@ -117,8 +118,8 @@ async def test_a_second_live_turn_is_refused_by_the_database_itself(database: Da
     claim = await ledger.claimed(journal)
     queued = await ledger.start(journal, claim.session_id, ledger.Node(), on_busy="queue")
 
-    async with database.connection() as db:
-        with pytest.raises(asyncpg.UniqueViolationError, match="turns_one_live"):
+    with pytest.raises(asyncpg.UniqueViolationError, match="turns_one_live"):
+        async with database.transaction(DEFAULT_REALM) as db:
             await db.execute("UPDATE turns SET status = 'running' WHERE id = $1", queued)
 
 
@@ -158,7 +159,7 @@ async def test_readers_that_wait_hold_no_connection(database: Database) -> None:
     journal = ledger.journal_on(database)
     claim = await ledger.claimed(journal)
     async with asyncio.TaskGroup() as tasks:
-        with_open = [journal.subscriptions.open(claim.session_id) for _ in range(READERS)]
+        with_open = [journal.subscriptions.open(DEFAULT_REALM, claim.session_id) for _ in range(READERS)]
         readers = [opened.__enter__() for opened in with_open]
         waiting = [tasks.create_task(ledger.read_until(reader, 3)) for reader in readers]
         async with asyncio.timeout(ledger.LIMIT_SECONDS):
@@ -182,7 +183,7 @@ async def test_two_that_take_over_one_turn_get_one_claim(database: Database) -> 
     nodes = [ledger.Node(), ledger.Node()]
 
     async def take(node: ledger.Node) -> bool:
-        async with journal.transaction() as tx:
+        async with journal.transaction(DEFAULT_REALM) as tx:
             return await takeover.take_over(tx, session_id, node)
 
     taken = await asyncio.gather(*map(take, nodes))

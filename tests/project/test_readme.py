@@ -178,6 +178,8 @@ def _default(value: object) -> str:
         return "unset"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return f"`{orjson.dumps(value).decode()}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

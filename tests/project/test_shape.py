@@ -13,7 +13,22 @@ TOO_LONG: frozenset[str] = frozenset()
 """Files, or functions as `file::name`, that may be longer. It may only shrink."""
 
 SQL = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|CREATE|DROP|ALTER|LISTEN|NOTIFY|SHOW)\s")
-SPEAK_SQL = {"db", "journal", "sessions", "realms", "catalog", "expiry", "nodes", "history", "idempotency", "copies", "turns"}
+SPEAK_SQL = {
+    "db",
+    "journal",
+    "sessions",
+    "realms",
+    "catalog",
+    "expiry",
+    "nodes",
+    "history",
+    "idempotency",
+    "copies",
+    "turns",
+} | {
+    "credentials",
+    "audit",
+}
 
 
 def test_files_are_short() -> None:

@@ -211,9 +211,9 @@ MUTATIONS = [
         [
             Edit(
                 ENGINE,
-                "as db, db.transaction():\n                yield db\n",
+                "as db, db.transaction(DEFAULT_REALM):\n                yield db\n",
                 "as db:\n"
-                "                transaction = db.transaction()\n"
+                "                transaction = db.transaction(DEFAULT_REALM)\n"
                 "                await transaction.start()\n"
                 "                try:\n"
                 "                    yield db\n"

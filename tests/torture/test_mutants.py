@@ -33,7 +33,7 @@ def test_mutation_names_judges_and_faults_that_there_are(mutation: Mutation) -> 
 @pytest.mark.parametrize("words", ["no such words", "import"])
 def test_edit_of_words_that_do_not_stand_there_once_is_refused(words: str, tmp_path: Path) -> None:
     with pytest.raises(LookupError):
-        broken_copy([Edit("app/main.py", words, "")], tmp_path / "code")
+        broken_copy([Edit("app/main/rooms.py", words, "")], tmp_path / "code")
 
 
 def test_break_that_nobody_named_has_noticed_is_missed_and_a_find_in_the_unbroken_service_is_wrong(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from app import ids, sessions
 from app.db.engine import Database
 from app.journal.journal import Journal
+from app.sessions import DEFAULT_REALM
 from app.turns import claims
 from app.turns.claims import Claim
 from tests.journal.ledger import Node, claimed, read_session
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 async def seconds_left(database: Database, claim: Claim) -> float | None:
     """Read how long a claim's lease lasts still, by the database's clock."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         left = await db.fetchval(
             "SELECT extract(epoch FROM lease_expires_at - clock_timestamp()) FROM turns WHERE id = $1", claim.turn_id
         )
@@ -26,13 +27,13 @@ async def seconds_left(database: Database, claim: Claim) -> float | None:
 
 async def due(database: Database, limit: int = 100) -> list[str]:
     """Read whose live turn nobody holds."""
-    async with database.connection() as db:
-        return await claims.due(db, limit)
+    async with database.transaction(DEFAULT_REALM) as db:
+        return [session_id for _, session_id in await claims.due(db, limit)]
 
 
 async def renewed(database: Database, node: Node, *held: Claim, seconds: float = 30) -> frozenset[str]:
     """Renew."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return (await claims.renew(db, replace(node.row, lease_seconds=seconds), held)).renewed
 
 
@@ -62,9 +63,9 @@ async def test_renewal_renews_nothing_that_is_not_held_any_more(database: Databa
     stolen, ended, stopped, erased, kept = [await claimed(journal, node) for _ in range(5)]
     await completed(journal, ended, node)
     await interrupted(journal, stopped.session_id, stopped.turn_id, node)
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await sessions.erase(tx, await sessions.lock(tx, erased.session_id))
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await db.execute("UPDATE turns SET owner = $1 WHERE id = $2", ids.node_id(), stolen.turn_id)
     stale = replace(await claimed(journal, node), fence=0)
 
@@ -83,7 +84,7 @@ async def test_turn_that_another_transaction_holds_is_passed_over_and_the_others
     node = Node()
     busy, free = [await claimed(journal, node) for _ in range(2)]
 
-    async with database.transaction() as other, database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as other, database.transaction(DEFAULT_REALM) as db:
         await other.execute("UPDATE turns SET steps = steps WHERE id = $1", busy.turn_id)
         renewal = await claims.renew(db, node.row, [busy, free])
         await claims.release(db, node.node_id, [busy, free])
@@ -110,7 +111,7 @@ async def test_lease_that_ran_out_is_due_and_still_its_holders_until_another_cla
 async def test_turn_without_an_owner_is_due_at_once(database: Database, journal: Journal) -> None:
     claim = await claimed(journal, node := Node())
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await claims.release(db, node.node_id, [claim])
 
     found = await read_turn(database, claim.session_id, claim.turn_id)
@@ -121,7 +122,7 @@ async def test_turn_without_an_owner_is_due_at_once(database: Database, journal:
 async def test_only_the_holder_can_give_a_turn_back(database: Database, journal: Journal) -> None:
     claim = await claimed(journal, node := Node())
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await claims.release(db, ids.node_id(), [claim])
         await claims.release(db, node.node_id, [replace(claim, fence=claim.fence + 1)])
 
@@ -150,7 +151,7 @@ async def test_at_the_start_of_a_lone_server_every_lease_runs_out(database: Data
     live, ended = await claimed(journal, node), await claimed(journal, node)
     await completed(journal, ended, node)
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await claims.expire_all(db)
 
     assert await due(database) == [live.session_id]

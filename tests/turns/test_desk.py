@@ -12,7 +12,7 @@ from app.journal.entry import TurnChange
 from app.journal.journal import Journal
 from app.journal.types import StepCompleted, TextComplete, ToolCallRequested, ToolExecutionStarted
 from app.messages import Message, Text, ToolUse, Usage
-from app.sessions import Options
+from app.sessions import DEFAULT_REALM, Options
 from app.turns import desk, turn
 from tests.journal.ledger import Node, claimed, log_of, messages_of, open_session, pen, read_session, said, start, types_of
 from tests.turns.acts import archived, cancelled, completed, edited, interrupted, read_turn
@@ -38,7 +38,7 @@ async def test_claim_is_handed_over_after_the_commit_and_names_the_sessions_fenc
     node = Node()
     session_id = await open_session(journal)
 
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         new = desk.NewTurn('"Hello"', {"max_tokens": 7})
         turn_id = await desk.start(tx, await sessions.lock(tx, session_id), new, node)
         given_before = list(node.claims)
@@ -139,7 +139,7 @@ async def test_kept_prompt_opens_the_first_user_message_and_no_other(database: D
 async def test_new_system_prompt_enters_the_transcript_with_the_next_turn(database: Database, journal: Journal) -> None:
     node = Node()
     session_id = await open_session(journal)
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         session = await sessions.lock(tx, session_id)
         await sessions.update(tx, session, Options("m", "p", "Be brief."), {"system_prompt": "Be brief."})
     before = await messages_of(database, session_id)
@@ -308,7 +308,7 @@ async def test_prompt_of_blocks_is_told_and_kept_as_blocks(database: Database, j
     session_id = await open_session(journal)
     blocks = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
 
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         new = desk.NewTurn(orjson.dumps(blocks).decode(), {})
         await desk.start(tx, await sessions.lock(tx, session_id), new, Node())
 

@@ -7,6 +7,7 @@ from app import sessions
 from app.db.engine import Database
 from app.errors import AgentError, Fenced
 from app.journal.journal import Journal
+from app.sessions import DEFAULT_REALM
 from app.turns import endings
 from app.turns.claims import Claim
 from tests.journal.ledger import Node, claimed, log_of, messages_of, pen, read_session, said, start, types_of
@@ -19,7 +20,7 @@ ERROR = AgentError("PROVIDER_AUTH", "The key was refused.")
 
 async def failed(journal: Journal, claim: Claim, node: Node) -> None:
     """Fail a claim's turn."""
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await endings.fail(tx, claim, ERROR, node)
 
 
@@ -63,7 +64,7 @@ async def test_turn_that_another_hand_has_ended_neither_fails_nor_completes(data
 
 async def test_turn_of_an_erased_session_is_fenced_like_any_other(journal: Journal) -> None:
     claim = await claimed(journal)
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await sessions.erase(tx, await sessions.lock(tx, claim.session_id))
 
     with pytest.raises(Fenced):
@@ -79,7 +80,7 @@ async def test_ending_and_promotion_are_one_commit(database: Database, journal: 
 
     await completed(journal, claim, node)
 
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         commits = await db.fetchval(
             "SELECT count(DISTINCT xmin::text) FROM events WHERE session_id = $1 AND seq > 3", claim.session_id
         )

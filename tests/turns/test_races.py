@@ -12,6 +12,7 @@ from app.db.engine import Database
 from app.errors import Fenced, SessionArchived, SessionBusy, SessionNotFound, SessionNotRunning
 from app.journal.entry import Appended
 from app.journal.journal import Journal
+from app.sessions import DEFAULT_REALM
 from app.turns import turn
 from tests.journal.ledger import Node, claimed, log_of, open_session, pen, read_session, said, start, types_of
 from tests.turns.acts import archived, completed, ending_of, interrupted, read_turn
@@ -71,7 +72,7 @@ async def test_second_live_turn_is_refused_by_the_database_itself(database: Data
 
     for status in ("running", "waiting"):
         with pytest.raises(asyncpg.UniqueViolationError, match="turns_one_live"):
-            async with database.transaction() as db:
+            async with database.transaction(DEFAULT_REALM) as db:
                 await db.execute(
                     """INSERT INTO turns (session_id, id, number, status, prompt, overrides, first_seq, created_at)
                        VALUES ($1, $2, 9, $3, '""', '{}', 9, now())""",
@@ -167,7 +168,7 @@ async def test_queueing_and_completion_meet_and_no_turn_is_left_waiting(database
 
 async def test_erasure_and_completion_meet_and_nothing_of_the_session_is_left(database: Database, journal: Journal) -> None:
     async def erase(session_id: str) -> None:
-        async with journal.transaction() as tx:
+        async with journal.transaction(DEFAULT_REALM) as tx:
             await sessions.erase(tx, await sessions.lock(tx, session_id))
 
     for _ in range(ROUNDS):
@@ -180,7 +181,7 @@ async def test_erasure_and_completion_meet_and_nothing_of_the_session_is_left(da
         assert done is None or isinstance(done, Fenced)
         with pytest.raises(SessionNotFound):
             await read_session(database, claim.session_id)
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             for table in ("turns", "messages", "events"):
                 assert await db.fetchval(f"SELECT count(*) FROM {table} WHERE session_id = $1", claim.session_id) == 0
 
@@ -188,9 +189,9 @@ async def test_erasure_and_completion_meet_and_nothing_of_the_session_is_left(da
 async def test_reading_and_listing_wait_for_nobody(database: Database, journal: Journal) -> None:
     claim = await claimed(journal)
 
-    async with asyncio.timeout(2), journal.transaction() as tx:
+    async with asyncio.timeout(2), journal.transaction(DEFAULT_REALM) as tx:
         await sessions.lock(tx, claim.session_id)
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             session = await sessions.get(db, claim.session_id)
             found, _ = await turn.find(db, claim.session_id, status=None, after=0, limit=50)
             said = await history.messages(db, claim.session_id, after=0, limit=50)

@@ -12,6 +12,7 @@ from app.journal.entry import TurnChange
 from app.journal.journal import Journal
 from app.journal.types import StepCompleted, TextComplete
 from app.messages import Message, Text, Usage
+from app.sessions import DEFAULT_REALM
 from app.turns import claims, takeover
 from app.turns.claims import Claim
 from tests.journal.ledger import Node, claimed, log_of, messages_of, open_session, pen, read_session, said, start, types_of
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 async def taken_over(journal: Journal, session_id: str, node: Node) -> bool:
     """Take a session's turn over, if that can be done."""
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         return await takeover.take_over(tx, session_id, node)
 
 
@@ -151,7 +152,7 @@ async def test_of_many_nodes_that_find_the_same_turn_one_takes_it(database: Data
 async def test_session_that_another_hand_holds_is_passed_over_and_not_waited_for(journal: Journal) -> None:
     old = await crashed(journal)
 
-    async with asyncio.timeout(2), journal.transaction() as tx:
+    async with asyncio.timeout(2), journal.transaction(DEFAULT_REALM) as tx:
         await sessions.lock(tx, old.session_id)
         assert not await taken_over(journal, old.session_id, Node())
 
@@ -193,7 +194,7 @@ async def test_hand_over_is_no_crash_however_often(database: Database, journal: 
     node = Node()
     claim = await claimed(journal, node)
     for _ in range(6):
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             await claims.release(db, node.node_id, [node.claims[-1]])
         assert await taken_over(journal, claim.session_id, node)
 

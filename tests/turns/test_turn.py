@@ -7,6 +7,7 @@ from app import ids
 from app.db.engine import Database
 from app.errors import TurnNotFound
 from app.journal.journal import Journal
+from app.sessions import DEFAULT_REALM
 from app.turns import turn
 from app.turns.turn import Status, Turn
 from tests.journal.ledger import Node, claimed, open_session, read_session, start
@@ -19,7 +20,7 @@ async def find(
     database: Database, session_id: str, *, status: Status | None = None, after: int = 0, limit: int = 50
 ) -> tuple[list[Turn], int | None]:
     """List turns."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         return await turn.find(db, session_id, status=status, after=after, limit=limit)
 
 

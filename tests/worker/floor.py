@@ -20,6 +20,7 @@ from app.journal.journal import Journal
 from app.nodes import Node
 from app.providers.base import Provider, TextChunk
 from app.providers.transport import Transport
+from app.sessions import DEFAULT_REALM
 from app.tools.base import Tool
 from app.tools.registry import Registry
 from app.turns.claims import Claim
@@ -127,7 +128,7 @@ async def ended(database: Database, session_id: str, turn_id: str) -> Turn:
 
 async def until(database: Database, query: str, *args: object) -> None:
     """Wait, under the limit, until a query's first value is true."""
-    async with asyncio.timeout(LIMIT_SECONDS), database.connection() as db:
+    async with asyncio.timeout(LIMIT_SECONDS), database.transaction(DEFAULT_REALM) as db:
         while not await db.fetchval(query, *args):
             await asyncio.sleep(0.002)
 

@@ -8,6 +8,7 @@ import pytest
 
 from app import nodes, sessions
 from app.db.engine import Database
+from app.sessions import DEFAULT_REALM
 from app.turns import desk
 from app.worker import recovery
 from tests.agent.doubles import Acting, Played, brief, call, echo
@@ -92,7 +93,7 @@ async def test_draining_node_takes_no_turn_more(database: Database) -> None:
 async def test_claim_that_commits_while_the_node_begins_to_drain_is_given_back(database: Database) -> None:
     async with node(database, Played([])) as here:
         session_id = await open_session(here.journal)
-        async with here.journal.transaction() as tx:
+        async with here.journal.transaction(DEFAULT_REALM) as tx:
             turn_id = await desk.start(tx, await sessions.lock(tx, session_id), desk.NewTurn('"Hello"', {}), here.pool)
             here.pool.close()
         await until(database, "SELECT owner IS NULL FROM turns WHERE id = $1", turn_id)
@@ -100,7 +101,7 @@ async def test_claim_that_commits_while_the_node_begins_to_drain_is_given_back(d
 
 async def told(database: Database, here: NodeUnderTest, by: NodeUnderTest, *, is_draining: bool) -> None:
     """Tell a node to drain, or to work again, by way of another, and wait until it has heard."""
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await nodes.tell(db, here.pool.node_id, is_draining=is_draining)
     by.journal.rouse(here.pool.node_id)
     async with asyncio.timeout(5):
@@ -147,11 +148,11 @@ async def test_node_that_drains_ends_its_readings_until_it_works_again(database:
     async with node(database, Played([]), traits=traits) as here, node(database, Played([]), traits=traits) as other:
         session_id = await open_session(here.journal)
         await told(database, here, other, is_draining=True)
-        with here.journal.subscriptions.open(session_id) as reader:
+        with here.journal.subscriptions.open(DEFAULT_REALM, session_id) as reader:
             ends = [shown.type async for batch in reader.read() for shown in batch]
         await told(database, here, other, is_draining=False)
 
-        with here.journal.subscriptions.open(session_id, after=1) as reader:
+        with here.journal.subscriptions.open(DEFAULT_REALM, session_id, after=1) as reader:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(read_until(reader, 1))
                 await here.start(session_id)

@@ -10,6 +10,7 @@ import pytest
 from app import clock, nodes, telemetry
 from app.db.engine import Database
 from app.journal.journal import Journal
+from app.sessions import DEFAULT_REALM
 from app.turns import takeover
 from app.turns.claims import Claim
 from app.worker import lease
@@ -62,7 +63,7 @@ async def keeping(database: Database, hands: Hands, *, lease_seconds: float = LE
 async def renewals(database: Database, claim: Claim, count: int) -> None:
     """Wait until a lease has been set anew so often."""
     query = "SELECT lease_expires_at FROM turns WHERE id = $1"
-    async with asyncio.timeout(LIMIT_SECONDS), database.connection() as db:
+    async with asyncio.timeout(LIMIT_SECONDS), database.transaction(DEFAULT_REALM) as db:
         seen = {await db.fetchval(query, claim.turn_id)}
         while len(seen) <= count:
             await asyncio.sleep(0.005)
@@ -75,7 +76,7 @@ async def test_lease_is_renewed_before_it_runs_out_for_as_long_as_it_is_held(dat
 
     async with keeping(database, hands):
         await renewals(database, claim, 5)
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             left = await db.fetchval("SELECT lease_expires_at - clock_timestamp() FROM turns WHERE id = $1", claim.turn_id)
 
     assert clock.monotonic() - claim.claimed_at > LEASE_SECONDS
@@ -86,9 +87,9 @@ async def test_lease_is_renewed_before_it_runs_out_for_as_long_as_it_is_held(dat
 async def test_turn_that_another_node_has_taken_is_let_go_at_the_next_renewal(database: Database, journal: Journal) -> None:
     hands = Hands()
     lost, kept = await hands.take(journal), await hands.take(journal)
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp() WHERE id = $1", lost.turn_id)
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         assert await takeover.take_over(tx, lost.session_id, Node())
 
     async with keeping(database, hands):
@@ -104,7 +105,7 @@ async def test_turn_whose_row_another_transaction_holds_is_renewed_as_soon_as_it
     busy, free = await hands.take(journal), await hands.take(journal)
 
     async with keeping(database, hands):
-        async with database.transaction() as other:
+        async with database.transaction(DEFAULT_REALM) as other:
             await other.execute("UPDATE turns SET steps = steps WHERE id = $1", busy.turn_id)
             await renewals(database, free, 2)
         await renewals(database, busy, 2)
@@ -127,7 +128,11 @@ async def test_node_cut_off_lets_go_before_the_database_lets_another_claim(
 ) -> None:
     hands = Hands()
     query = "SELECT lease_expires_at < clock_timestamp() FROM turns WHERE id = $1"
-    async with cable_to(database_url) as cable, keeping(Database(cable.dsn, pool_size=2), hands), database.connection() as db:
+    async with (
+        cable_to(database_url) as cable,
+        keeping(Database(cable.dsn, pool_size=2), hands),
+        database.transaction(DEFAULT_REALM) as db,
+    ):
         claim = await hands.take(journal)
         await renewals(database, claim, 1)
         _cut(cable, is_frozen=is_frozen)
@@ -154,7 +159,7 @@ async def test_lease_is_trusted_from_before_it_was_asked_for(database: Database,
     assert before <= claim.claimed_at <= hands.held[0].renewed_at
     async with keeping(database, hands):
         await renewals(database, claim, 1)
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             left = await db.fetchval(
                 "SELECT extract(epoch FROM lease_expires_at - clock_timestamp()) FROM turns WHERE id = $1", claim.turn_id
             )
@@ -179,7 +184,7 @@ async def test_renewals_need_no_pooled_connection(database_url: str, journal: Jo
     small = Database(database_url, pool_size=2)
     await small.connect()
 
-    async with keeping(small, hands), small.connection(), small.connection():
+    async with keeping(small, hands), small.transaction(DEFAULT_REALM), small.transaction(DEFAULT_REALM):
         await renewals(database, claim, 2)
     await small.aclose()
 
@@ -191,7 +196,7 @@ async def test_node_is_on_the_list_from_when_it_joins_until_it_leaves(database: 
     keeper = Keeper(database, hands.node.row, lambda: hands.held, hands.heard.append)
 
     await keeper.join()
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         joined = await nodes.find(db)
         await keeper.leave()
         left = await nodes.find(db)
@@ -215,7 +220,7 @@ async def test_keeper_hears_at_each_renewal_whether_the_node_is_to_drain_and_at_
     hands = Hands()
     async with keeping(database, hands, lease_seconds=60) as keeper:
         await _until(lambda: hands.heard == [False])
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             await nodes.tell(db, hands.node.node_id, is_draining=True)
 
         keeper.hasten()
@@ -231,7 +236,7 @@ async def test_node_that_is_about_to_leave_says_so_at_once(database: Database) -
         keeper.announce_stop()
         await _until(lambda: len(hands.heard) > 1)
 
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             assert [node["status"] for node in await nodes.find(db)] == ["draining"]
 
 

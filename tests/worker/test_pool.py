@@ -8,6 +8,7 @@ import pytest
 from app import sessions, telemetry
 from app.db.engine import Database
 from app.journal.journal import Journal
+from app.sessions import DEFAULT_REALM
 from app.worker import recovery
 from tests.agent.doubles import Acting, Part, Played, brief, call, echo, fault
 from tests.journal.ledger import Node, claimed, messages_of, open_session, start, types_of, writing
@@ -24,7 +25,7 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def erase(journal: Journal, session_id: str) -> None:
     """Erase a session and tell."""
-    async with journal.transaction() as tx:
+    async with journal.transaction(DEFAULT_REALM) as tx:
         await sessions.erase(tx, await sessions.lock(tx, session_id))
     journal.forget(session_id)
 
@@ -215,7 +216,7 @@ async def test_turn_that_ends_just_after_its_session_was_erased_harms_no_other(d
         gone, _ = await here.turn()
         stays, turn_id = await here.turn()
         await said_in(database, gone, "step_started")
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             await db.execute("DELETE FROM sessions WHERE id = $1", gone)
 
         gate.set()
@@ -231,7 +232,7 @@ async def test_turn_that_was_taken_over_while_its_node_was_frozen_has_one_story(
     async with node(database, Played([answer]), traits=Traits(max_live_turns=1)) as frozen:  # and so takes no other
         session_id, turn_id = await frozen.turn()
         await said_in(database, session_id, "text_delta")
-        async with database.connection() as db:
+        async with database.transaction(DEFAULT_REALM) as db:
             await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp() WHERE id = $1", turn_id)
         async with node(database, Played([brief("Paris.")])):
             gate_opened = await ended(database, session_id, turn_id)

@@ -7,6 +7,7 @@ import pytest
 from app import telemetry
 from app.db.engine import Database
 from app.journal.journal import Journal
+from app.sessions import DEFAULT_REALM
 from app.worker import recovery
 from app.worker.recovery import Recovery
 from tests.journal.cable import cable_to
@@ -96,7 +97,7 @@ async def test_it_looks_again_after_the_database_was_away(
 
 async def test_session_that_cannot_be_read_keeps_no_other_from_being_taken_over(database: Database, journal: Journal) -> None:
     broken, whole = [await claimed(journal, Node(lease_seconds=0)) for _ in range(2)]
-    async with database.connection() as db:
+    async with database.transaction(DEFAULT_REALM) as db:
         await db.execute("UPDATE turns SET overrides = $1 WHERE id = $2", '{"of_a_later_version": 1}', broken.turn_id)
     node = Node()
 

@@ -12,7 +12,7 @@ from app.agent.emissions import Record
 from app.db.engine import Database
 from app.messages import Usage
 from app.providers.base import Finish, TextChunk, UsageChunk
-from app.sessions import Options
+from app.sessions import DEFAULT_REALM, Options
 from app.turns import waiting
 from app.turns.waiting import Result
 from tests.agent.doubles import Acting, Part, Played, brief, call, carried_out, fault, task_of
@@ -139,6 +139,6 @@ async def test_time_of_tools_before_a_turn_waits_is_running_time(database: Datab
 
 async def answered(here: NodeUnderTest, session_id: str) -> None:
     """Answer the call that the turn waits for."""
-    async with here.journal.transaction() as tx:
+    async with here.journal.transaction(DEFAULT_REALM) as tx:
         session = await sessions.lock(tx, session_id)
         await waiting.answer(tx, session, [Result("call-1", "sun", is_error=False)], here.pool)

@@ -1,0 +1,88 @@
+"""The wall between realms that stands in Postgres: row-level security, forced, on every table that holds a tenant's rows.
+
+A row is seen and written only by a transaction that has set its realm. A role that is above such policies, as a superuser is,
+is left at once for one that is not. Source: docs/decisions/0014-two-walls.md
+"""
+
+import re
+from typing import Any, Final
+
+import asyncpg
+
+from app.errors import StartupError
+
+SETTING: Final = "suricate.realm"
+ROLE: Final = "suricate_app"
+REALM_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+
+_REALM: Final = f"(SELECT current_setting('{SETTING}', true))"
+_IS_SERVICE: Final = f"{_REALM} = '*'"
+_IS_SEEN: Final = f"realm_id = {_REALM} OR {_IS_SERVICE}"
+_IS_EXEMPT = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+_MAKE_ROLE = f"""
+DO $$ BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN CREATE ROLE {ROLE} NOLOGIN NOSUPERUSER NOBYPASSRLS; END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+END $$
+"""
+_GRANT = f"""
+GRANT USAGE ON SCHEMA public TO {ROLE};
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE};
+REVOKE INSERT, UPDATE, DELETE ON alembic_version, schema_floor FROM {ROLE}
+"""
+
+
+def begin(realm: str) -> str:
+    """Return the words that open a transaction in a realm, in one round trip.
+
+    Raises:
+        ValueError: this is no realm's name.
+    """
+    if realm != "*" and not REALM_ID.match(realm):
+        raise ValueError("not a realm's name")
+    return f"BEGIN; SET LOCAL {SETTING} = '{realm}'"
+
+
+def build(table: str) -> list[str]:
+    """Return the statements that wall a table which has a `realm_id`; for its migration."""
+    return [*_forced(table), f"CREATE POLICY realm ON {table} USING ({_IS_SEEN})"]
+
+
+def build_append_only(table: str) -> list[str]:
+    """Return the statements that wall a table whose rows nobody changes, and only the service's own work deletes."""
+    return [
+        *_forced(table),
+        f"CREATE POLICY realm_reads ON {table} FOR SELECT USING ({_IS_SEEN})",
+        f"CREATE POLICY realm_adds ON {table} FOR INSERT WITH CHECK ({_IS_SEEN})",
+        f"CREATE POLICY age_ends ON {table} FOR DELETE USING ({_IS_SERVICE})",
+        # To skip what another node deletes, rows are locked, which Postgres counts among updates; none passes the check.
+        f"CREATE POLICY service_locks ON {table} FOR UPDATE USING ({_IS_SERVICE}) WITH CHECK (false)",
+    ]
+
+
+def _forced(table: str) -> list[str]:
+    return [f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY", f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY"]
+
+
+async def role(db: Any) -> dict[str, str]:
+    """Return the Postgres settings under which policies hold for a connection like this one.
+
+    Raises:
+        StartupError: this role is above policies, and may not make one that is not.
+    """
+    if not await db.fetchval(_IS_EXEMPT):
+        return {}
+    try:
+        await db.execute(_MAKE_ROLE)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StartupError(
+            "The role of SURICATE_DATABASE_URL is above row-level security and may not create another. "
+            f"Take BYPASSRLS from it, or let a superuser run CREATE ROLE {ROLE} NOLOGIN and grant it to that role."
+        ) from error
+    return {"role": ROLE}
+
+
+async def grant(db: Any) -> None:
+    """Let the role that an exempt one is left for use the tables; without such a one, nothing is to be done."""
+    if await db.fetchval(_IS_EXEMPT):
+        await db.execute(_GRANT)

@@ -1,0 +1,1 @@
+"""Where everything is built, from the settings: opened in order, closed in reverse."""

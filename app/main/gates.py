@@ -1,0 +1,55 @@
+"""What tells who asks, as the settings have it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from app.credentials.gate import Gate
+from app.credentials.tokens import Issuer, Tokens
+from app.db.engine import Database
+from app.errors import StartupError
+from app.main import doors
+from app.settings import Settings
+
+JWKS_SECONDS = 5.0  # for an issuer's keys; a request waits for them
+
+
+@asynccontextmanager
+async def opened(settings: Settings, database: Database) -> AsyncIterator[Gate]:
+    """Open what tells who asks; refuse to serve others than this machine while it would let everyone in.
+
+    Raises:
+        StartupError: the address is not loopback and no authentication is configured.
+    """
+    async with AsyncExitStack() as stack:
+        gate = Gate(database, settings.auth, _tokens(settings, stack))
+        if not settings.is_loopback and not await gate.is_required():
+            raise StartupError(
+                f"Refusing to listen on {settings.host!r} without authentication. Make an API key first, with "
+                "`suricate keys create --scope admin`, or set SURICATE_JWT_ISSUER; or set SURICATE_HOST=127.0.0.1."
+            )
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        watching = tasks.create_task(gate.watch())
+        stack.callback(watching.cancel)
+        yield gate
+
+
+def _tokens(settings: Settings, stack: AsyncExitStack) -> Tokens | None:
+    if settings.jwt_issuer is None:
+        return None
+    door = doors.outbound(settings)
+    stack.push_async_callback(door.aclose)
+
+    async def fetch(url: str) -> bytes:
+        answer = await door.request("GET", url, headers={"accept": "application/json"}, timeout_seconds=JWKS_SECONDS)
+        return answer.body
+
+    issuer = Issuer(
+        settings.jwt_issuer,
+        settings.jwt_audience or "",
+        str(settings.jwt_jwks_url),
+        settings.jwt_algorithms,
+        settings.jwt_realm_claim,
+        settings.jwt_scopes_claim,
+    )
+    return Tokens(issuer, fetch)

@@ -1,0 +1,88 @@
+"""The HTTP service: the door in front of the rooms."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+
+from app.api import (
+    access,
+    capabilities,
+    compaction,
+    copies,
+    documents,
+    events,
+    keys,
+    nodes,
+    problems,
+    realm,
+    service,
+    sessions,
+    tool_results,
+    turns,
+)
+from app.api.dependencies import House
+from app.api.front import Front
+from app.credentials.gate import Gate
+from app.errors import StartupError
+from app.main import gates
+from app.main.rooms import Rooms, limits, open_rooms
+from app.settings import Settings
+
+DESCRIPTION = "Durable LLM agent sessions over HTTP and Server-Sent Events, on Postgres alone."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the HTTP service; its lifespan opens the rooms.
+
+    Raises:
+        StartupError: a setting would put the service into danger.
+    """
+    settings.check()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with open_rooms(settings, "serve") as rooms, gates.opened(settings, rooms.journal.database) as gate:
+                app.state.rooms = rooms
+                app.state.gate = gate
+                app.state.house = _house(settings, rooms, gate)
+                yield
+        except StartupError as error:
+            app.state.startup_error = error  # the server only says that it failed; the command line says why
+            raise
+
+    app = FastAPI(
+        title="Suricate",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False},
+        redoc_url=None,
+        dependencies=[Depends(access.admit)],
+    )
+    for room in (sessions, compaction, copies, turns, tool_results, events, realm, keys, nodes, capabilities, service):
+        app.include_router(room.router)
+    problems.install(app)
+    documents.install(app)
+    app.add_middleware(Front, max_header_bytes=settings.max_header_bytes)
+    return app
+
+
+def _house(settings: Settings, rooms: Rooms, gate: Gate) -> House:
+    return House(
+        gate=gate,
+        journal=rooms.journal,
+        claimant=rooms.pool,
+        providers=rooms.providers,
+        tools=rooms.tools,
+        hooks=rooms.hooks,
+        default_model=settings.default_model,
+        max_body_bytes=settings.max_body_bytes,
+        max_wait_seconds=settings.max_wait_seconds,
+        sse_ping_seconds=settings.sse_ping_seconds,
+        pool_size=settings.pool_size,
+        is_ready=rooms.readiness,
+        limits=limits(settings),
+    )
