@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from app.db.engine import Database
-from app.sessions import DEFAULT_REALM
 from tests.api import shapes
 from tests.api.test_waiting import CALL, SUNNY, WEATHER
 from tests.journeys.follower import Follower
@@ -221,7 +220,7 @@ async def test_turn_is_followed_and_interrupted_while_every_wakeup_is_lost(
 
 async def no_wakeups(database: Database) -> None:
     """End the connections that carry wake-ups, again and again, as soon as they are there."""
-    async with database.transaction(DEFAULT_REALM) as db:
+    async with database.dedicated("test", role="none") as db:
         while True:
             await db.execute(
                 """SELECT pg_terminate_backend(pid) FROM pg_stat_activity

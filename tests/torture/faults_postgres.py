@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
-from app.sessions import DEFAULT_REALM
 from tests.torture.fleet import Fleet
 from tests.torture.processes import Mark, NotOurs
 from tests.torture.strikes import Act, Evidence
@@ -78,7 +77,7 @@ async def end_backends(fleet: Fleet, target: str, chance: float) -> AsyncIterato
 @asynccontextmanager
 async def lock_sessions(fleet: Fleet, target: str, chance: float) -> AsyncIterator[Evidence]:
     """Hold the rows of the sessions that were written to last in a long transaction."""
-    async with fleet.connected() as connection, connection.transaction(DEFAULT_REALM):
+    async with fleet.connected() as connection, connection.transaction():
         locked = len(await connection.fetch(LOCK_SESSIONS))
         evidence = Evidence(facts={"locked": locked})
         yield evidence
@@ -113,7 +112,7 @@ async def _backend(fleet: Fleet) -> Mark:
 async def _is_full(fleet: Fleet) -> bool:
     """Tell whether Postgres refuses to store more."""
     try:
-        async with fleet.connected() as connection, connection.transaction(DEFAULT_REALM):
+        async with fleet.connected() as connection, connection.transaction():
             await connection.execute(TAKE_ROOM)
             await connection.execute("DROP TABLE torture_room")
     except DATABASE_FAULTS:

@@ -211,18 +211,10 @@ MUTATIONS = [
         [
             Edit(
                 ENGINE,
-                "as db, db.transaction(DEFAULT_REALM):\n                yield db\n",
-                "as db:\n"
-                "                transaction = db.transaction(DEFAULT_REALM)\n"
-                "                await transaction.start()\n"
-                "                try:\n"
-                "                    yield db\n"
-                "                except BaseException:\n"
-                "                    await transaction.rollback()\n"
-                "                    raise\n"
-                "                await asyncio.sleep(0.05)\n"
-                "                with contextlib.suppress(*UNAVAILABLE):\n"
-                "                    await transaction.commit()\n",
+                "                    await _commit(db)\n",
+                "                    await asyncio.sleep(0.05)\n"
+                "                    with contextlib.suppress(*UNAVAILABLE):\n"
+                "                        await _commit(db)\n",
             )
         ],
     ),

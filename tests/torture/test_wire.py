@@ -6,7 +6,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.sessions import DEFAULT_REALM
 from tests.api.databases import fetch
 from tests.torture.wire import Point, Side, Trap, Wire, name_of, wire_to
 
@@ -39,7 +38,7 @@ async def kept(url: str) -> list[int]:
 
 async def both(client: Any, first: int) -> None:
     """Write two rows in one transaction."""
-    async with client.transaction(DEFAULT_REALM):
+    async with client.transaction():
         await client.fetch("SELECT number FROM kept FOR NO KEY UPDATE")
         await client.execute(INSERT, first)
         await client.execute(INSERT, first + 1)
@@ -53,7 +52,7 @@ async def test_commits_are_counted_by_what_they_write(wire: Wire, client: Any) -
     await client.fetch("SELECT pg_notify('c', 'x')")
     await client.fetchval("SELECT number FROM kept")
     with pytest.raises(ZeroDivisionError):
-        async with client.transaction(DEFAULT_REALM):
+        async with client.transaction():
             await client.execute(INSERT, 7)
             raise ZeroDivisionError
 
