@@ -7,7 +7,7 @@ F4  copies                       forks of sessions, exports, and sessions made o
     turns                        the desk: rules of turns, claims, endings
     agent                        the loop: one attempt at a turn; steps, tool calls, transcripts
 F3  idempotency                  what a repeated POST gets
-    credentials  audit           who may, and the trail of who did
+    credentials  limits  audit   who may, how much, and the trail of who did
     catalog  realms  expiry      lists of sessions; a realm's configuration; ephemeral ones, which go after their last turn
     nodes                        the processes on the database, and which of them are to drain
     history  sessions            what was said; open, read, change, archive, erase one session

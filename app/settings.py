@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.errors import StartupError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Rate = Annotated[float, Field(ge=0, le=1_000_000)]
 JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 NatsUrl = Annotated[MultiHostUrl, UrlConstraints(allowed_schemes=["nats", "tls"], host_required=True)]
 
@@ -39,6 +40,19 @@ class Settings(BaseSettings):
     )
     jwt_realm_claim: str = Field("realm", description="The claim that names the bearer's realm.")
     jwt_scopes_claim: str = Field("scope", description="The claim that holds `read`, `write` or `admin`: words or a list.")
+    rate_per_credential: Rate = Field(
+        100,
+        description="Requests a second of one credential, five seconds' worth at once. 0: any number.",
+    )
+    rate_per_realm: Rate = Field(500, description="Requests a second of a realm. 0: any number.")
+    realm_live_turns: int = Field(1_000, ge=0, description="Most turns of a realm that are live at once. 0: any number.")
+    realm_sessions: int = Field(1_000_000, ge=0, description="Most sessions of a realm, archived ones too. 0: any number.")
+    realm_stored_bytes: int = Field(
+        100 * 1024**3,
+        ge=0,
+        description="Most bytes that a realm's events and messages take, uncompressed. 0: any number.",
+    )
+    realm_streams: int = Field(5_000, ge=0, description="Most streams of a realm that are open at once. 0: any number.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one and prints it.")
     default_model: str = Field("scripted", description="Model of sessions that name none.")
     lease_seconds: Seconds = Field(15, description="How long a node holds a turn without renewing; renewed at a third.")

@@ -3,6 +3,7 @@
 The OpenAPI document is made from the same table, so that it cannot say otherwise.
 """
 
+from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qs
 
@@ -11,6 +12,18 @@ from fastapi import Request
 from app.credentials.caller import NOBODY, SCOPES, Caller, Scope
 from app.credentials.gate import Gate
 from app.errors import Forbidden
+from app.limits.quotas import Quotas
+from app.limits.rates import Limiter
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What stands before the routes: who asks, how often they may, and how much they may have."""
+
+    gate: Gate
+    limiter: Limiter
+    quotas: Quotas
+
 
 Need: TypeAlias = Scope | Literal["nothing", "operator"]
 """`nothing` is open to all; `operator` is an admin of the realm `default`, for what concerns the whole service."""
@@ -45,11 +58,15 @@ async def admit(request: Request) -> None:
 
     Raises:
         Unauthenticated, Forbidden, StoreUnavailable: as `Gate`.
+        RateLimited: as `Limiter`.
     """
-    gate: Gate = request.app.state.gate
+    guards: Guards = request.app.state.guards
     route, method = request.scope["route"].path, request.method
     need = needed(route, method)
-    request.state.caller = caller = NOBODY if need == "nothing" else await _caller(request, gate, route)
+    request.state.caller = caller = NOBODY if need == "nothing" else await _caller(request, guards.gate, route)
+    if caller.is_known:
+        standing = await guards.limiter.take(caller)
+        request.state.headers = {} if standing is None else standing.headers
     if need == "operator" and not caller.is_operator:
         raise Forbidden("This is for the operator: an admin of the realm default.")
     if need in SCOPES:

@@ -30,6 +30,7 @@ async def fork(
     async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
+            await house.check_session(tx)
             fork_id = str((await forks.fork(tx, session_id, asked.through_turn)).id)
             await idempotency.keep(tx, key, session_id=fork_id)
         else:

@@ -23,6 +23,7 @@ from app.errors import BodyTooLarge, InvalidCursor, InvalidRequest, UnsupportedM
 from app.hooks.registry import Registry as Hooks
 from app.idempotency import Request as KeyedRequest
 from app.journal.journal import Journal, Transaction
+from app.limits.quotas import Quotas
 from app.providers import models
 from app.providers.registry import Providers
 from app.realms import Config
@@ -54,6 +55,7 @@ class House:
     is_ready: Callable[[], Mapping[str, bool]]
     """What `/readyz` tells: each thing that must be so, and whether it is."""
     gate: Gate
+    quotas: Quotas
     caller: Caller = OPEN
     """Who asks; each request has a house of its own."""
     act: Act | None = None
@@ -66,6 +68,33 @@ class House:
             yield tx
             if self.act is not None and not tx.is_repeat:
                 await audit.record(tx.db, replace(self.act, target=_made(tx) | dict(self.act.target)))
+
+    async def check_session(self, tx: Transaction) -> None:
+        """Refuse one more session of a realm that has as many, or as much, as it may.
+
+        Raises:
+            CapacityExceeded: it has.
+        """
+        if self.caller.is_known:
+            await self.quotas.check_session(tx.db)
+
+    async def check_turn(self, tx: Transaction) -> None:
+        """Refuse one more turn of a realm that has as many live ones, or stores as much, as it may.
+
+        Raises:
+            CapacityExceeded: it has.
+        """
+        if self.caller.is_known:
+            await self.quotas.check_turn(tx.db)
+
+    def check_stream(self) -> None:
+        """Refuse one more stream of a realm that has as many open as it may.
+
+        Raises:
+            CapacityExceeded: it has.
+        """
+        if self.caller.is_known:
+            self.quotas.check_stream(self.caller)
 
     def within(self, realm: str) -> "House":
         """Return the house as the caller has it in another realm."""

@@ -24,6 +24,7 @@ _PROBLEMS = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A field or parameter is not valid.",
+    429: "Too many requests, or the realm has as much as it may; `Retry-After` says when to come again.",
     501: "This server does not have that capability.",
     503: "The database cannot be reached; try again.",
 }
@@ -171,7 +172,7 @@ def _complete_security(path: str, method: str, operation: dict[str, Any]) -> Non
         return
     if access.takes_ticket(path, method):
         operation["security"].append({"ticket": []})
-    operation["responses"] = {str(status): told for status, told in problems(401, 403).items()} | operation["responses"]
+    operation["responses"] = {str(status): told for status, told in problems(401, 403, 429).items()} | operation["responses"]
 
 
 def _complete_parameters(path: str, method: str, operation: dict[str, Any]) -> None:

@@ -57,6 +57,7 @@ async def of_session(session_id: str, request: Request, house: Rooms) -> Respons
             return _page(page, asked.after)
     if session.archived_at is not None and asked.after == session.last_seq:
         return Response(status_code=204)
+    house.check_stream()
     reading = Reading(session.id, asked.after, asked.which, head=session.last_seq, follow=asked.follow)
     return streams.respond(house, reading)
 
@@ -80,6 +81,7 @@ async def of_turn(session_id: str, turn_id: str, request: Request, house: Rooms)
             return _page(page, asked.after)
     if found.is_over and found.last_seq <= asked.after <= session.last_seq:
         return Response(status_code=204)
+    house.check_stream()
     reading = Reading(
         session.id,
         asked.after if asked.after > session.last_seq else max(asked.after, found.first_seq - 1),

@@ -75,7 +75,9 @@ class _Visit:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode())]
+            further = self._scope.get("state", {}).get("headers", {})
+            own = [(name.lower().encode(), value.encode()) for name, value in further.items()]
+            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode()), *own]
             telemetry.REQUEST_SECONDS.labels(self._route).observe(clock.monotonic() - self._began)
         await self._send(message)
 

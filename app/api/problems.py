@@ -15,7 +15,16 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from app.errors import MethodNotAllowed, Refused, RouteNotFound, StoreUnavailable, SuricateError, Unauthenticated
+from app.errors import (
+    CapacityExceeded,
+    MethodNotAllowed,
+    RateLimited,
+    Refused,
+    RouteNotFound,
+    StoreUnavailable,
+    SuricateError,
+    Unauthenticated,
+)
 
 STATUS: dict[str, int] = {
     "SESSION_NOT_FOUND": 404,
@@ -75,6 +84,8 @@ def response(error: SuricateError, headers: Mapping[str, str] | None = None) -> 
     own = dict(headers or {})
     if isinstance(error, StoreUnavailable):
         own["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, RateLimited | CapacityExceeded):
+        own["Retry-After"] = str(error.members["retry_after"])
     if isinstance(error, Unauthenticated):
         own["WWW-Authenticate"] = "Bearer"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:

@@ -48,9 +48,12 @@ async def create(
     await options.check_schema(asked.output_schema)
     if asked.resume_session is not None:
         await options.check_schema(asked.resume_session.session.options.output_schema)
+    if how.is_stream:
+        house.check_stream()
     async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
+            await house.check_session(tx)
             session = await _open(tx, house, asked)
             turn_id, after = await _start_first(tx, house, session, asked), session.last_seq
             session_id = str(session.id)
@@ -210,6 +213,7 @@ async def _resume(tx: Transaction, defaults: Defaults, asked: schemas.CreateSess
 async def _start_first(tx: Transaction, house: House, session: Session, asked: schemas.CreateSession) -> str | None:
     if asked.is_deferred or asked.prompt is None:
         return None
+    await house.check_turn(tx)
     return await desk.start(tx, session, NewTurn(schemas.prompt_text(asked.prompt), {}), house.claimant)
 
 

@@ -92,7 +92,8 @@ async def _events(house: House, reading: Reading) -> AsyncGenerator[bytes, None]
     yield _opening(reading.reset_to)
     after = reading.after if reading.reset_to is None else reading.reset_to
     subscribing = house.journal.subscriptions.open(house.caller.realm, reading.session_id, after=after, which=reading.needed)
-    with subscribing as subscription, house.gate.streaming(house.caller, subscription.end):
+    watched, counted = house.gate.streaming, house.quotas.stream
+    with subscribing as subscription, watched(house.caller, subscription.end), counted(house.caller):
         try:
             async with aclosing(_chunks(subscription, reading)) as chunks:
                 async for chunk in chunks:

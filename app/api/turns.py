@@ -36,10 +36,13 @@ async def start(
     """Start a turn, answered in the way that is asked for (`Prefer`, `Accept`); it runs on when the caller leaves."""
     how, key, after = manner(request), keyed(request, asked), None
     await options.check_schema(asked.output_schema)
+    if how.is_stream:
+        house.check_stream()
     async with house.transaction() as tx:
         kept = await idempotency.begin(tx, key)
         if kept is None:
             session = await sessions.lock(tx, session_id)
+            await house.check_turn(tx)
             after = session.last_seq
             defaults = house.defaults((await realms.get(tx.db)).config)
             new = NewTurn(

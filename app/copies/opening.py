@@ -22,6 +22,7 @@ async def settle(tx: Transaction, session_id: str, options: Options) -> Session:
     await tx.db.execute(
         """UPDATE sessions SET
              message_count = (SELECT count(*) FROM messages WHERE session_id = $1),
+             stored_bytes = stored_bytes + (SELECT coalesce(sum(octet_length(content)), 0) FROM messages WHERE session_id = $1),
              turn_count = (SELECT count(*) FROM turns WHERE session_id = $1),
              last_assistant_text = (SELECT text FROM turns WHERE session_id = $1 AND text <> '""'
                                     ORDER BY started_at DESC NULLS LAST, number DESC LIMIT 1),

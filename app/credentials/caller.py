@@ -30,6 +30,11 @@ class Caller:
     session_id: str | None = None
 
     @property
+    def is_known(self) -> bool:
+        """Whether it came with a credential; who did is held to limits."""
+        return self not in {OPEN, NOBODY}
+
+    @property
     def is_operator(self) -> bool:
         """Whether it speaks for the whole service: an admin of the operator's own realm."""
         return self.realm == DEFAULT_REALM and self.scope == "admin"

@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -94,6 +95,7 @@ sessions = Table(
         server_default=_ZERO,
         comment="ordinal up to which the newest summary stands in for messages",
     ),
+    Column("stored_bytes", BigInteger, nullable=False, server_default=_ZERO, comment="of events and messages"),
     CheckConstraint("status IN ('idle', 'running', 'waiting')", name="status_known"),
     CheckConstraint("(current_turn_id IS NULL) = (status = 'idle')", name="live_turn_has_status"),
     CheckConstraint("archived_at IS NULL OR (current_turn_id IS NULL AND queued_turns = 0)", name="archived_is_still"),
@@ -269,6 +271,42 @@ audit_entries = Table(
     Column("request_id", Text),
     PrimaryKeyConstraint("realm_id", "id"),
     Index("audit_entries_by_age", "at"),
+)
+
+rate_buckets = Table(
+    "rate_buckets",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("bucket", Text, nullable=False, comment="a credential, or `realm`"),
+    Column("rate", Float, nullable=False, comment="requests a second"),
+    Column("burst", Float, nullable=False, comment="most tokens"),
+    Column("asked", Float, nullable=False, comment="by the last question"),
+    Column("granted", Float, nullable=False, comment="to it"),
+    Column("tokens", Float, nullable=False, comment="requests that may come at once, at `at`"),
+    Column("at", _AT, nullable=False),
+    PrimaryKeyConstraint("realm_id", "bucket"),
+    prefixes=["UNLOGGED"],
+)
+
+stream_counts = Table(
+    "stream_counts",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("node_id", Uuid, nullable=False),
+    Column("streams", Integer, nullable=False),
+    Column("at", _AT, nullable=False),
+    PrimaryKeyConstraint("realm_id", "node_id"),
+    prefixes=["UNLOGGED"],
+)
+
+realm_totals = Table(
+    "realm_totals",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("sessions", BigInteger, nullable=False),
+    Column("stored_bytes", BigInteger, nullable=False),
+    Column("counted_at", _AT, nullable=False),
+    PrimaryKeyConstraint("realm_id"),
 )
 
 schema_floor = Table(

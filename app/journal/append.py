@@ -19,8 +19,8 @@ from app.messages import dump_content
 _APPEND = """
 WITH entry AS (
   SELECT * FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::int[], $7::int[], $8::boolean[],
-                       $9::boolean[])
-    AS e(entry, session_id, fence, number, turn_id, events, messages, ends, is_held)
+                       $9::boolean[], $37::bigint[])
+    AS e(entry, session_id, fence, number, turn_id, events, messages, ends, is_held, bytes)
 ), change AS (
   SELECT * FROM unnest($10::int[], $11::int[], $12::int[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
                        $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bigint[],
@@ -34,6 +34,7 @@ WITH entry AS (
   UPDATE sessions s SET
     last_seq = s.last_seq + e.events,
     message_count = s.message_count + e.messages,
+    stored_bytes = s.stored_bytes + e.bytes,
     append_number = CASE WHEN e.number > 0 THEN e.number ELSE s.append_number END,
     fence = s.fence + e.ends::int,
     status = CASE WHEN e.ends THEN 'idle' ELSE s.status END,
@@ -99,14 +100,15 @@ SELECT entry, last_seq, fence FROM numbered
 
 _APPEND_EVENTS = """
 WITH entry AS (
-  SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::int[])
-    WITH ORDINALITY AS e(session_id, fence, number, turn_id, events, entry)
+  SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::int[], $12::bigint[])
+    WITH ORDINALITY AS e(session_id, fence, number, turn_id, events, bytes, entry)
 ), locked AS (
   SELECT s.id FROM sessions s JOIN entry e ON s.id = e.session_id
   WHERE s.fence = e.fence AND (e.number = 0 OR s.append_number < e.number) FOR NO KEY UPDATE OF s SKIP LOCKED
 ), numbered AS (
   UPDATE sessions s SET
     last_seq = s.last_seq + e.events,
+    stored_bytes = s.stored_bytes + e.bytes,
     append_number = CASE WHEN e.number > 0 THEN e.number ELSE s.append_number END
   FROM locked l, entry e
   WHERE s.id = l.id AND s.id = e.session_id AND s.fence = e.fence
@@ -142,9 +144,11 @@ async def append(db: Connection, batch: Sequence[Entry]) -> list[Appended | None
     bodies = [
         [body(event, session_id=entry.session_id, turn_id=entry.turn_id, at=at) for event in entry.events] for entry in batch
     ]
+    contents = [[dump_content(message.content) for message in entry.messages] for entry in batch]
+    sizes = [sum(map(_size, texts)) + sum(map(_size, said)) for texts, said in zip(bodies, contents, strict=True)]
     with translated():
         if all(entry.change is None and not entry.messages for entry in batch):
-            rows = await db.fetch(_APPEND_EVENTS, *_event_entry_columns(batch), now, *_event_columns(batch, bodies))
+            rows = await db.fetch(_APPEND_EVENTS, *_event_entry_columns(batch), now, *_event_columns(batch, bodies), sizes)
         else:
             rows = await db.fetch(
                 _APPEND,
@@ -152,7 +156,8 @@ async def append(db: Connection, batch: Sequence[Entry]) -> list[Appended | None
                 *_change_columns(batch),
                 now,
                 *_event_columns(batch, bodies),
-                *_message_columns(batch),
+                *_message_columns(batch, contents),
+                sizes,
             )
     written = {row["entry"]: row for row in rows}
     return [_appended(entry, written.get(index), bodies[index]) for index, entry in enumerate(batch)]
@@ -241,13 +246,17 @@ def _event_columns(batch: Sequence[Entry], bodies: list[list[str]]) -> list[list
     return _columns(rows, 5)
 
 
-def _message_columns(batch: Sequence[Entry]) -> list[list[object]]:
+def _message_columns(batch: Sequence[Entry], contents: list[list[str]]) -> list[list[object]]:
     rows = [
-        (index, place, message.role, dump_content(message.content), message.stop_reason)
+        (index, place, message.role, content, message.stop_reason)
         for index, entry in enumerate(batch)
-        for place, message in enumerate(entry.messages, 1)
+        for place, (message, content) in enumerate(zip(entry.messages, contents[index], strict=True), 1)
     ]
     return _columns(rows, 5)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:

@@ -1,26 +1,30 @@
-"""What tells who asks, as the settings have it."""
+"""What tells who asks and how much they may, as the settings have it."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from app.api.access import Guards
 from app.credentials.gate import Gate
 from app.credentials.tokens import Issuer, Tokens
-from app.db.engine import Database
 from app.errors import StartupError
+from app.limits.quotas import Most, Quotas
+from app.limits.rates import Limiter, Rates
 from app.main import doors
+from app.main.rooms import Rooms
 from app.settings import Settings
 
 JWKS_SECONDS = 5.0  # for an issuer's keys; a request waits for them
 
 
 @asynccontextmanager
-async def opened(settings: Settings, database: Database) -> AsyncIterator[Gate]:
+async def opened(settings: Settings, rooms: Rooms) -> AsyncIterator[Guards]:
     """Open what tells who asks; refuse to serve others than this machine while it would let everyone in.
 
     Raises:
         StartupError: the address is not loopback and no authentication is configured.
     """
+    database = rooms.journal.database
     async with AsyncExitStack() as stack:
         gate = Gate(database, settings.auth, _tokens(settings, stack))
         if not settings.is_loopback and not await gate.is_required():
@@ -28,10 +32,21 @@ async def opened(settings: Settings, database: Database) -> AsyncIterator[Gate]:
                 f"Refusing to listen on {settings.host!r} without authentication. Make an API key first, with "
                 "`suricate keys create --scope admin`, or set SURICATE_JWT_ISSUER; or set SURICATE_HOST=127.0.0.1."
             )
+        limiter = Limiter(database, Rates(settings.rate_per_credential, settings.rate_per_realm))
+        quotas = Quotas(database, rooms.pool.node_id, _most(settings))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        watching = tasks.create_task(gate.watch())
-        stack.callback(watching.cancel)
-        yield gate
+        for work in (gate.watch(), limiter.run(), quotas.run()):
+            stack.callback(tasks.create_task(work).cancel)
+        yield Guards(gate, limiter, quotas)
+
+
+def _most(settings: Settings) -> Most:
+    return Most(
+        sessions=settings.realm_sessions,
+        stored_bytes=settings.realm_stored_bytes,
+        live_turns=settings.realm_live_turns,
+        streams=settings.realm_streams,
+    )
 
 
 def _tokens(settings: Settings, stack: AsyncExitStack) -> Tokens | None:

@@ -21,9 +21,9 @@ from app.api import (
     tool_results,
     turns,
 )
+from app.api.access import Guards
 from app.api.dependencies import House
 from app.api.front import Front
-from app.credentials.gate import Gate
 from app.errors import StartupError
 from app.main import gates
 from app.main.rooms import Rooms, limits, open_rooms
@@ -43,10 +43,10 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with open_rooms(settings, "serve") as rooms, gates.opened(settings, rooms.journal.database) as gate:
+            async with open_rooms(settings, "serve") as rooms, gates.opened(settings, rooms) as guards:
                 app.state.rooms = rooms
-                app.state.gate = gate
-                app.state.house = _house(settings, rooms, gate)
+                app.state.guards = guards
+                app.state.house = _house(settings, rooms, guards)
                 yield
         except StartupError as error:
             app.state.startup_error = error  # the server only says that it failed; the command line says why
@@ -70,9 +70,10 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _house(settings: Settings, rooms: Rooms, gate: Gate) -> House:
+def _house(settings: Settings, rooms: Rooms, guards: Guards) -> House:
     return House(
-        gate=gate,
+        gate=guards.gate,
+        quotas=guards.quotas,
         journal=rooms.journal,
         claimant=rooms.pool,
         providers=rooms.providers,

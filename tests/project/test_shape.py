@@ -27,6 +27,7 @@ SPEAK_SQL = {
     "turns",
 } | {
     "credentials",
+    "limits",
     "audit",
 }
 

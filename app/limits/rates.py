@@ -1,0 +1,155 @@
+"""How often a credential, and its realm, may ask: token buckets that all nodes share.
+
+Requests that come while one question to Postgres is under way share the next, as entries do with the journal's commits, so that
+a busy node asks some hundred times a second and not for each request. The table is not logged: what a crash forgets is that
+somebody was in a hurry.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.credentials.caller import Caller
+from app.db.engine import EVERY_REALM, Database
+from app.errors import RateLimited, StoreUnavailable
+
+BURST_SECONDS: Final = 5.0  # of its rate that may come at once
+REALM_BUCKET: Final = "realm"
+
+_TAKE: Final = """
+WITH asked AS (
+  SELECT * FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[], $5::float8[])
+    AS a(realm_id, bucket, rate, burst, asked) ORDER BY realm_id, bucket
+)
+INSERT INTO rate_buckets AS b (realm_id, bucket, rate, burst, asked, granted, tokens, at)
+SELECT realm_id, bucket, rate, burst, asked, least(asked, floor(burst)), burst - least(asked, floor(burst)), clock_timestamp()
+FROM asked
+ON CONFLICT (realm_id, bucket) DO UPDATE SET rate = excluded.rate, burst = excluded.burst, asked = excluded.asked,
+  granted = least(excluded.asked, floor({full})), tokens = {full} - least(excluded.asked, floor({full})), at = excluded.at
+RETURNING realm_id, bucket, tokens, granted
+""".format(full="least(excluded.burst, b.tokens + excluded.rate * greatest(0, extract(epoch FROM excluded.at - b.at)))")
+"""Fills each bucket again for the time that has passed, and takes from it what is asked and there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How many requests a second are let through; 0: any number.
+
+    Args:
+        per_credential: of each credential.
+        per_realm: of all credentials of a realm together.
+    """
+
+    per_credential: float
+    per_realm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is left of the bucket that is nearest to its end.
+
+    Args:
+        name: `credential` or `realm`.
+        rate: requests a second.
+        left: requests that may come at once now.
+    """
+
+    name: str
+    rate: float
+    left: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """How an answer tells of it. Source: draft-ietf-httpapi-ratelimit-headers-10."""
+        window = int(BURST_SECONDS)
+        return {
+            "RateLimit-Policy": f'"{self.name}";q={int(self.rate * BURST_SECONDS)};w={window}',
+            "RateLimit": f'"{self.name}";r={self.left};t={window}',
+        }
+
+
+@dataclass(eq=False, slots=True)
+class _Asked:
+    """One bucket of one request, on its way."""
+
+    realm: str
+    bucket: str
+    rate: float
+    answer: "asyncio.Future[int | None]"
+
+
+class Limiter:
+    """Lets requests through, or not."""
+
+    def __init__(self, database: Database, rates: Rates) -> None:
+        self._database = database
+        self._rates = rates
+        self._waiting: list[_Asked] = []
+        self._has_work = asyncio.Event()
+
+    async def take(self, caller: Caller) -> Standing | None:
+        """Let one request through.
+
+        Returns:
+            How the caller stands; None where nothing is limited.
+
+        Raises:
+            RateLimited: it comes too soon; `retry_after` says how many seconds.
+            StoreUnavailable: it could not be found out.
+        """
+        limited = {caller.credential: self._rates.per_credential, REALM_BUCKET: self._rates.per_realm}
+        asked = [self._ask(caller.realm, bucket, rate) for bucket, rate in limited.items() if rate]
+        standings = [
+            Standing("realm" if one.bucket == REALM_BUCKET else "credential", one.rate, left if left is not None else -1)
+            for one, left in [(one, await one.answer) for one in asked]
+        ]
+        if not standings:
+            return None
+        least = min(standings, key=lambda standing: standing.left / standing.rate)
+        if least.left < 0:
+            whose = "this credential" if least.name == "credential" else "this realm"
+            seconds = max(1, math.ceil(1 / least.rate))
+            raise RateLimited(f"Too many requests of {whose}: {least.rate:g} a second are let through.", retry_after=seconds)
+        return least
+
+    async def run(self) -> None:
+        """Ask for what waits, for as long as the process lives."""
+        while True:
+            await self._has_work.wait()
+            self._has_work.clear()
+            batch, self._waiting = self._waiting, []
+            try:
+                await self._take(batch)
+            except StoreUnavailable as error:
+                for one in batch:
+                    if not one.answer.done():
+                        one.answer.set_exception(error)
+
+    def _ask(self, realm: str, bucket: str, rate: float) -> _Asked:
+        asked = _Asked(realm, bucket, rate, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        self._has_work.set()
+        return asked
+
+    async def _take(self, batch: Sequence[_Asked]) -> None:
+        buckets: dict[tuple[str, str], list[_Asked]] = {}
+        for one in batch:
+            buckets.setdefault((one.realm, one.bucket), []).append(one)
+        rates = [found[0].rate for found in buckets.values()]
+        async with self._database.transaction(EVERY_REALM) as db:
+            await db.execute("SET LOCAL synchronous_commit = off")
+            rows = await db.fetch(
+                _TAKE,
+                [realm for realm, _ in buckets],
+                [bucket for _, bucket in buckets],
+                rates,
+                [max(1.0, rate * BURST_SECONDS) for rate in rates],
+                [float(len(found)) for found in buckets.values()],
+            )
+        for row in rows:
+            granted, left = int(row["granted"]), int(row["tokens"])
+            for place, one in enumerate(buckets[row["realm_id"], row["bucket"]]):
+                if not one.answer.done():
+                    one.answer.set_result(left + granted - place - 1 if place < granted else None)
