@@ -14,7 +14,7 @@ from anyio.from_thread import start_blocking_portal
 from app.db import embedded
 from app.db.engine import Database
 from app.db.migrate import migrate
-from tests import nats_server
+from tests import nats_server, nursery
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
 
@@ -38,6 +38,13 @@ def postgres() -> Iterator[str]:
     ):
         portal.call(_make_template, server.dsn)
         yield server.dsn
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers() -> Iterator[None]:
+    """Where servers are born, for as long as tests run."""
+    with nursery.opened():
+        yield
 
 
 @pytest.fixture

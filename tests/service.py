@@ -4,15 +4,17 @@ import asyncio
 import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import orjson
+
+from tests import nursery
+from tests.nursery import Child
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 30
@@ -32,7 +34,7 @@ class Frame:
 class Service:
     """A running server. `client` speaks to it; the log is at `log`. A worker has no address."""
 
-    process: asyncio.subprocess.Process
+    process: Child | asyncio.subprocess.Process
     base_url: str
     log: Path
     client: httpx2.AsyncClient = field(init=False)
@@ -47,20 +49,24 @@ class Service:
         """Start `suricate serve`, or `worker`, with settings and wait until it works; killed at the end of the block."""
         number = len(list(folder.glob("suricate-*.log")))
         log = folder / f"suricate-{number}.log"
-        env = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT), "SURICATE_PORT": "0"}
-        with log.open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "app.cli", command, env=env | dict(settings), cwd=folder,
-                stdout=asyncio.subprocess.PIPE, stderr=errors,
-            )  # fmt: skip
+        env = {"PATH": os.defpath, "HOME": str(folder), "SURICATE_PORT": "0"} | dict(settings)
+        begin = nursery.sent_out if "PYTHONPATH" in env else nursery.born  # code of another version is not loaded there
+        process = await begin([command], env, cwd=folder, log=log)
         try:
             service = cls(process, await _address(process, log), log)
+            await service.ready()
             yield service
             await service.client.aclose()
         finally:
-            if process.returncode is None:
+            with suppress(ProcessLookupError):
                 process.kill()
-                await process.wait()
+            await process.wait()
+
+    async def ready(self) -> None:
+        """Wait until it would take traffic; a worker has no way to say so."""
+        async with asyncio.timeout(START_SECONDS):
+            while self.base_url and (await self.client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.002)
 
     async def kill(self) -> None:
         """End it as `kill -9` does."""
@@ -136,7 +142,7 @@ async def read_frames(answer: httpx2.Response) -> AsyncIterator[Frame]:
             fields = {}
 
 
-async def _address(process: asyncio.subprocess.Process, log: Path) -> str:
+async def _address(process: Child | asyncio.subprocess.Process, log: Path) -> str:
     assert process.stdout is not None
     async with asyncio.timeout(START_SECONDS):
         async for line in process.stdout:
