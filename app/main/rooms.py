@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from app import ids
+from app import ids, redaction
 from app.agent.loop import Limits
 from app.agent.points import Panel
 from app.agent.step import RetryPolicy
@@ -205,13 +205,16 @@ def _carrier(settings: Settings, database: Database) -> Carrier:
 def _hooks(settings: Settings, stack: AsyncExitStack) -> Hooks:
     transport = Transport(max_idle=0)
     stack.push_async_callback(transport.aclose)
-    return Hooks(configuration.load(settings.hooks), transport)
+    configured = configuration.load(settings.hooks)
+    redaction.learn(configured.secrets)
+    return Hooks(configured, transport)
 
 
 async def _tools(settings: Settings, stack: AsyncExitStack) -> Registry:
     door = doors.outbound(settings)
     stack.push_async_callback(door.aclose)
     configured = config.read(settings.tools_file) if settings.tools_file else config.ToolsConfig()
+    redaction.learn(configured.secrets)
     return await stack.enter_async_context(config.opened(configured, door, [Datetime(), Wait(), Tasks()]))
 
 
