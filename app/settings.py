@@ -148,6 +148,21 @@ class Settings(BaseSettings):
     scripted_tokens_per_second: float = Field(
         50, ge=0, description="Rate at which the `scripted` model speaks; 0: as fast as it can."
     )
+    otlp: bool = Field(
+        False, description="Whether spans go to an OpenTelemetry collector; the standard `OTEL_…` variables say to which."
+    )
+    otlp_headers: str | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_HEADERS",
+        repr=False,
+        description="What is sent to the collector besides, as `name=value,…`; known here so that no log shows it.",
+    )
+    otlp_traces_headers: str | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        repr=False,
+        description="The same, for spans alone; the library takes it before the other.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] | None = Field(
         None,
