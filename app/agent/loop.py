@@ -23,7 +23,7 @@ from app.agent.step import Ask, RetryPolicy, Step
 from app.agent.transcript import Call
 from app.errors import AgentError, ProviderError
 from app.journal.asides import CompactionFailed, CompactionStarted
-from app.journal.entry import Ending, TurnChange
+from app.journal.entry import Ending, Model, TurnChange
 from app.journal.event import Event
 from app.journal.types import (
     ReasoningComplete,
@@ -214,19 +214,20 @@ class Loop:
         parts, before = compaction.cut(self._history), len(self._history)
         if parts is None:
             return
+        model = Model(self._task.provider_name, self._task.model)
         self._task.budget.check()
         yield Tell([CompactionStarted(compaction.tokens_of(self._history), before)])
         try:
             summary = await self._summary(parts)
         except Unsummed as error:
             self._usage += error.usage
-            yield Record([CompactionFailed(error.detail, error.usage)], change=TurnChange.of(error.usage))
+            yield Record([CompactionFailed(error.detail, error.usage)], change=TurnChange.of(error.usage, model))
             raise
         self._history = [summary.message, *parts.kept]
         self._memory.take(self._history)
         self._usage += summary.usage
         warnings = self._task.budget.spend(tokens=summary.usage.total_tokens, output=summary.usage.output_tokens)
-        yield SumUp(compaction.Compacted.of(parts, summary))
+        yield SumUp(compaction.Compacted.of(parts, summary, model))
         yield Tell(warnings)
 
     async def _summary(self, parts: Cut) -> Summary:
@@ -313,6 +314,8 @@ class Loop:
             running_ms=self._lap(),
             structured_output=None if value is None else orjson.dumps(value).decode(),
             schema_warnings=self._wanted.warnings,
+            calls=counted.calls,
+            model=counted.model,
         )
         return Record(events, messages, change, is_boundary=ending is not None), calls
 

@@ -14,7 +14,7 @@ from app.agent.budget import Budget
 from app.agent.emissions import Discard, Emission, Record, Say, Tell
 from app.agent.tally import Tally
 from app.errors import ProviderError
-from app.journal.entry import TurnChange
+from app.journal.entry import Model, TurnChange
 from app.journal.types import ReasoningDelta, Retrying, StepStarted, TextDelta, ToolCallDelta
 from app.messages import Block, Message, Reasoning, Text, ToolUse
 from app.providers.base import (
@@ -113,10 +113,10 @@ class Step:
         budget: Budget | None = None,
     ) -> None:
         self._budget = budget or Budget()
-        self.tally = Tally()
         self._provider = provider
         self._name = name
         self._request = request
+        self.tally = self._tally()
         self._taken_ids = set(taken_ids)
         self.number = number
         self._answer = _Answer()
@@ -205,13 +205,16 @@ class Step:
 
     def _account(self) -> Iterator[Emission]:
         """Count what a try that failed has used up, and begin anew."""
-        tally, self.tally = self.tally, Tally()
+        tally, self.tally = self.tally, self._tally()
         change = tally.record()
         if change != TurnChange():
             yield Record((), change=change)
         warnings = self._budget.spend(tokens=tally.spent, output=tally.output)
         if warnings:
             yield Tell(warnings)
+
+    def _tally(self) -> Tally:
+        return Tally(Model(self._name, self._request.model))
 
     def _next_try(self, policy: RetryPolicy, attempt: int, error: ProviderError, others: Iterator[Ask]) -> Retrying:
         """Say what comes after a try that failed; where this model's tries are spent, turn to the next.

@@ -39,7 +39,7 @@ from app.tools.registry import Registry
 from app.traces import NO_TRACER, Tracer
 from app.turns import claims
 from app.worker.brief import Bench
-from app.worker.housekeeping import erase_always, sweep_always
+from app.worker.housekeeping import book_always, erase_always, sweep_always
 from app.worker.pool import Pool
 
 if TYPE_CHECKING:
@@ -243,3 +243,4 @@ async def _work(rooms: Rooms) -> None:
         tasks.create_task(rooms.pool.run())
         tasks.create_task(sweep_always(rooms.journal.database))
         tasks.create_task(erase_always(rooms.journal))
+        tasks.create_task(book_always(rooms.journal.database))

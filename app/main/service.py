@@ -21,6 +21,7 @@ from app.api import (
     sessions,
     tool_results,
     turns,
+    usage,
 )
 from app.api.access import Guards
 from app.api.dependencies import House
@@ -64,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(access.admit)],
     )
-    for room in (sessions, compaction, copies, turns, tool_results, events, realm, keys, nodes, capabilities, service):
+    for room in (sessions, compaction, copies, turns, tool_results, events, realm, keys, nodes, usage, capabilities, service):
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)
