@@ -9,11 +9,12 @@ F4  copies                       forks of sessions, exports, and sessions made o
 F3  idempotency                  what a repeated POST gets
     credentials  limits  audit   who may, how much, and the trail of who did
     catalog  realms  expiry      lists of sessions; a realm's configuration; ephemeral ones, which go after their last turn
-    nodes                        the processes on the database, and which of them are to drain
+    nodes  usage                 the processes on the database, and which of them are to drain; what was used, by day
     history  sessions            what was said; open, read, change, archive, erase one session
     hooks                        who is asked on a turn's way, and may deny or change
     providers  tools             model vendors; what models may call
 F2  journal                      the ledger: the one place that writes and reads events
 F1  db  messages                 Postgres; what models read and write
-F0  settings  telemetry  pace  errors  ids  clock
+    otlp  traces                 spans, and where they are sent
+F0  settings  telemetry  pace  errors  redaction  ids  clock
 """

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from app import audit, telemetry
+from app import audit, redaction, telemetry
 from app import settings as settings_module
 from app.audit import Act
 from app.credentials import keys
@@ -188,6 +188,7 @@ def _settings(**given: object) -> Settings:
         settings = settings_module.read()
     except StartupError as error:
         _refuse(error)
+    redaction.learn(settings.secrets)
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     telemetry.configure_logging(threshold=settings.log_threshold, style=settings.log_format)
     return settings
@@ -205,7 +206,7 @@ def _address(name: tuple[str, int]) -> str:
 
 
 def _refuse(error: Exception) -> NoReturn:
-    typer.echo(f"suricate: {error}", err=True)
+    typer.echo(redaction.redacted(f"suricate: {error}"), err=True)
     raise SystemExit(1)
 
 

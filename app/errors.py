@@ -19,15 +19,17 @@ The code is stable and public; the HTTP status for it stands in `app/api/problem
 
 from typing import ClassVar
 
+from app import redaction
+
 
 class SuricateError(Exception):
-    """The root: every error that the code raises on purpose."""
+    """The root: every error that the code raises on purpose. Its words are made without secrets, wherever they go."""
 
     code: ClassVar[str] = "INTERNAL"
 
     def __init__(self, detail: str, **members: object) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        self.detail = redaction.redacted(detail)
+        super().__init__(self.detail)
         self.members = members
 
 

@@ -2,13 +2,16 @@
 
 import ipaddress
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import unquote
 
 from pydantic import Field, HttpUrl, UrlConstraints, ValidationError
 from pydantic_core import MultiHostUrl
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app import redaction
 from app.errors import StartupError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -22,7 +25,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SURICATE_", env_ignore_empty=True, extra="ignore", frozen=True)
 
-    database_url: str | None = Field(None, description="`postgresql://…` of a Postgres ≥ 15; unset: the embedded one.")
+    database_url: str | None = Field(
+        None, repr=False, description="`postgresql://…` of a Postgres ≥ 15; unset: the embedded one."
+    )
     data_dir: Path = Field(Path("~/.local/share/suricate"), description="Folder of the embedded Postgres; made with mode 0700.")
     postgres_bin_dir: Path | None = Field(
         None, description="Folder of the `postgres` and `initdb` programs for the embedded Postgres; unset: looked for."
@@ -109,6 +114,7 @@ class Settings(BaseSettings):
     anthropic_base_url: HttpUrl | None = Field(
         None,
         validation_alias="ANTHROPIC_BASE_URL",
+        repr=False,
         description="A server of Anthropic's API: what `/v1/messages` is appended to; unset: the vendor's own.",
     )
     openai_api_key: str | None = Field(
@@ -120,6 +126,7 @@ class Settings(BaseSettings):
     openai_base_url: HttpUrl | None = Field(
         None,
         validation_alias="OPENAI_BASE_URL",
+        repr=False,
         description="A server of OpenAI's API: what `/responses` is appended to, so `/v1` included; unset: the vendor's own.",
     )
     gemini_api_key: str | None = Field(
@@ -131,14 +138,30 @@ class Settings(BaseSettings):
     gemini_base_url: HttpUrl | None = Field(
         None,
         validation_alias="GEMINI_BASE_URL",
+        repr=False,
         description="A server of Gemini's API: what `/models` is appended to, so `/v1beta` included; unset: the vendor's own.",
     )
     openai_compatible_base_url: HttpUrl | None = Field(
-        None, description="Base URL of a Chat Completions API, `/v1` included; unset: the provider is off."
+        None, repr=False, description="Base URL of a Chat Completions API, `/v1` included; unset: the provider is off."
     )
     openai_compatible_api_key: str | None = Field(None, repr=False, description="Its bearer key; unset: none is sent.")
     scripted_tokens_per_second: float = Field(
         50, ge=0, description="Rate at which the `scripted` model speaks; 0: as fast as it can."
+    )
+    otlp: bool = Field(
+        False, description="Whether spans go to an OpenTelemetry collector; the standard `OTEL_…` variables say to which."
+    )
+    otlp_headers: str | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_HEADERS",
+        repr=False,
+        description="What is sent to the collector besides, as `name=value,…`; known here so that no log shows it.",
+    )
+    otlp_traces_headers: str | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        repr=False,
+        description="The same, for spans alone; the library takes it before the other.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] | None = Field(
@@ -156,6 +179,20 @@ class Settings(BaseSettings):
     def log_threshold(self) -> int:
         """The level as the standard library numbers it."""
         return logging.getLevelNamesMapping()[self.log_level.upper()]
+
+    @property
+    def secrets(self) -> Iterator[str]:
+        """What the redactor has to know of them: keys, and the credentials in URLs."""
+        for name, field in type(self).model_fields.items():
+            text = str(getattr(self, name) or "")
+            if name == "hooks" or not text:
+                continue  # whoever reads the hooks knows which of their words are secret
+            if "://" in text:
+                yield from redaction.credentials_of(text)
+            elif name in {"otlp_headers", "otlp_traces_headers"}:
+                yield from redaction.credentials_in(unquote(pair.partition("=")[2].strip()) for pair in text.split(","))
+            elif not field.repr:
+                yield text
 
     def check(self) -> None:
         """Refuse to start where settings would put the service into danger, or do not belong together.

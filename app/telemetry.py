@@ -1,15 +1,19 @@
-"""What is seen from outside: log lines and metrics. Neither carries a prompt, an answer or a secret.
+"""What is seen from outside: log lines and metrics. Neither carries a prompt, an answer or a secret: whole lines, tracebacks
+included, pass the redactor last.
 
 Metrics are written by the rooms that know the fact and read by `/metrics`. No line is logged per delta.
 """
 
 import logging
 import sys
+from types import TracebackType
 from typing import Any, Literal
 
 import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from app import redaction
 
 REGISTRY = CollectorRegistry()
 
@@ -64,10 +68,11 @@ def configure_logging(*, threshold: int, style: Literal["json", "console"] | Non
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]  # the other shows local variables
         if is_console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
     )
+    last.append(_redacted)
     structlog.configure(
         processors=[*common, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -78,10 +83,23 @@ def configure_logging(*, threshold: int, style: Literal["json", "console"] | Non
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_without_record, *last], foreign_pre_chain=common))
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # `api.front` and the command line tell what it would
+    sys.excepthook = _on_crash
 
 
 def _json(line: Any, **_: Any) -> str:
     return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _redacted(_logger: Any, _method: str, line: str) -> str:
+    return redaction.redacted(line)
+
+
+def _on_crash(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Log what ends the process, where Python would print it as it is."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        structlog.get_logger().error("process_crashed", exc_info=(kind, error, traceback))
 
 
 def _without_record(_logger: Any, _method: str, line: Any) -> Any:

@@ -17,6 +17,7 @@ from app.messages import ToolResult
 from app.tools.base import Tool, ToolError, calling
 from app.tools.external import External
 from app.tools.registry import Registry
+from app.traces import NO_SPAN, Span
 
 MOST_AT_ONCE = 8
 MOST_RESULT_BYTES = 256 * 1024
@@ -82,9 +83,15 @@ class Calls:
         self._asking = asyncio.Semaphore(MOST_AT_ONCE)
         self._denial: AgentError | None = None
         self._running: dict[asyncio.Task[Outcome], _Execution] = {}
+        self._span = NO_SPAN
 
-    async def run(self) -> AsyncGenerator[Emission, None]:
-        """Run what can be run, and yield what happens."""
+    async def run(self, span: Span = NO_SPAN) -> AsyncGenerator[Emission, None]:
+        """Run what can be run, and yield what happens.
+
+        Args:
+            span: what the executions are parts of.
+        """
+        self._span = span
         refusals = await asyncio.gather(*map(self._asked, self._calls))
         self.check()
         for call, refusal in zip(self._calls, refusals, strict=True):
@@ -202,7 +209,7 @@ class Calls:
 
     def _start(self, starting: Sequence[tuple[Call, Tool]]) -> None:
         for call, tool in starting:
-            task = self._spawn(_execute(tool, call, self._timeout_seconds))
+            task = self._spawn(_execute(tool, call, self._timeout_seconds, self._span))
             self._running[task] = _Execution(call, clock.monotonic())
 
     async def _ended(self) -> list[list[Event]]:
@@ -228,7 +235,21 @@ class Calls:
         return ToolExecutionCompleted(call.id, call.name, outcome.content, outcome.is_error, outcome.duration_ms)
 
 
-async def _execute(tool: Tool, call: Call, timeout_seconds: float) -> Outcome:
+async def _execute(tool: Tool, call: Call, timeout_seconds: float, span: Span) -> Outcome:
+    known = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": call.name,
+        "gen_ai.tool.call.id": call.id,
+        "gen_ai.tool.type": "function",
+    }
+    with span.child(f"execute_tool {call.name}", known) as part:
+        outcome = await _outcome(tool, call, timeout_seconds)
+        if outcome.is_error:
+            part.fail("timeout" if outcome.is_timeout else "tool_error")
+        return outcome
+
+
+async def _outcome(tool: Tool, call: Call, timeout_seconds: float) -> Outcome:
     began = clock.monotonic()
 
     def outcome(content: str, *, is_error: bool, is_timeout: bool = False) -> Outcome:

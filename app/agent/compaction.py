@@ -12,6 +12,7 @@ import orjson
 
 from app.errors import AgentError, ProviderError
 from app.journal.asides import CompactionCompleted
+from app.journal.entry import Model
 from app.messages import Image, Message, Reasoning, Text, ToolResult, ToolUse, Usage
 from app.providers.base import Finish, ModelRequest, Provider, TextChunk, UsageChunk
 
@@ -68,18 +69,20 @@ class Compacted:
 
     Args:
         kept: how many of its last messages stay as they are.
+        model: whose summary it is.
     """
 
     summary: Summary
     told: CompactionCompleted
     kept: int
+    model: Model
 
     @classmethod
-    def of(cls, parts: Cut, summary: Summary) -> "Compacted":
+    def of(cls, parts: Cut, summary: Summary, model: Model) -> "Compacted":
         """Put a summary before what is kept."""
         before, kept = len(parts.older) + len(parts.kept), len(parts.kept)
         told = CompactionCompleted(tokens_of([summary.message]), before, kept + 1, summary.usage)
-        return cls(summary, told, kept)
+        return cls(summary, told, kept, model)
 
 
 def tokens_of(messages: Sequence[Message]) -> int:

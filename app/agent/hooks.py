@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, assert_never
 import orjson
 import structlog
 
-from app import clock
+from app import clock, redaction
 from app.errors import AgentError, InvalidRequest
 from app.hooks import decisions
 from app.hooks.background import Background
@@ -139,8 +139,9 @@ async def _ask(hook: Hook, point: Point, payload: Mapping[str, Any], check: Chec
         case Allow():
             pass
         case Deny():
-            outcome.events.append(HookDenied(hook.id, point, decision.reason))
-            outcome.stop = Denial(hook.id, point, decision.reason)
+            reason = redaction.redacted(decision.reason)
+            outcome.events.append(HookDenied(hook.id, point, reason))
+            outcome.stop = Denial(hook.id, point, reason)
         case Rewrite():
             outcome.events.append(HookRewriteApplied(hook.id, point, decisions.changed(decision.patch)))
             outcome.patch = decisions.merge(outcome.patch, decision.patch)

@@ -16,14 +16,14 @@ from app.agent import compaction, transcript
 from app.agent.answers import Wanted
 from app.agent.budget import Budget
 from app.agent.calls import Calls, Spawn
-from app.agent.compaction import Memory, Unsummed
+from app.agent.compaction import Cut, Memory, Summary, Unsummed
 from app.agent.emissions import Emission, Record, SumUp, Tell
 from app.agent.points import NO_POINTS, Points
 from app.agent.step import Ask, RetryPolicy, Step
 from app.agent.transcript import Call
 from app.errors import AgentError, ProviderError
 from app.journal.asides import CompactionFailed, CompactionStarted
-from app.journal.entry import Ending, TurnChange
+from app.journal.entry import Ending, Model, TurnChange
 from app.journal.event import Event
 from app.journal.types import (
     ReasoningComplete,
@@ -36,6 +36,7 @@ from app.journal.types import (
 from app.messages import NO_USAGE, Message, Usage
 from app.providers.base import Finish, ModelRequest, Provider
 from app.tools.registry import Registry
+from app.traces import NO_SPAN, Span, of_model, of_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Task:
         may_compact: whether a transcript that comes near it may be summed up; asked only where one does.
         fallbacks: asked in this order within one step; the next step begins with `model` again.
         is_new: whether no earlier attempt has begun a step.
+        span: the attempt's.
     """
 
     provider: Provider
@@ -90,6 +92,7 @@ class Task:
     may_compact: Callable[[], Awaitable[bool]] = _always
     fallbacks: Sequence[Fallback] = ()
     is_new: bool = True
+    span: Span = NO_SPAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ class Loop:
         while True:
             if open_calls:
                 calls = self._calls(open_calls)
-                async with aclosing(calls.run()) as emissions:
+                async with aclosing(calls.run(self._task.span)) as emissions:
                     async for emission in emissions:
                         yield emission
                 told, message = transcript.results(open_calls)
@@ -190,7 +193,8 @@ class Loop:
         """Ask the model; where it says that there is too much to read, sum up, and leave no step."""
         self._step = step = await self._next_step()
         try:
-            async with aclosing(self._points.answer(step, self._limits.retries, self._fallbacks())) as emissions:
+            said = self._points.answer(step, self._limits.retries, self._fallbacks(), self._task.span)
+            async with aclosing(said) as emissions:
                 async for emission in emissions:
                     if isinstance(emission, Record) and emission.change is not None:
                         self._usage += emission.change.usage
@@ -210,20 +214,29 @@ class Loop:
         parts, before = compaction.cut(self._history), len(self._history)
         if parts is None:
             return
+        model = Model(self._task.provider_name, self._task.model)
         self._task.budget.check()
         yield Tell([CompactionStarted(compaction.tokens_of(self._history), before)])
         try:
-            summary = await self._memory.sum_up(parts)
+            summary = await self._summary(parts)
         except Unsummed as error:
             self._usage += error.usage
-            yield Record([CompactionFailed(error.detail, error.usage)], change=TurnChange.of(error.usage))
+            yield Record([CompactionFailed(error.detail, error.usage)], change=TurnChange.of(error.usage, model))
             raise
         self._history = [summary.message, *parts.kept]
         self._memory.take(self._history)
         self._usage += summary.usage
         warnings = self._task.budget.spend(tokens=summary.usage.total_tokens, output=summary.usage.output_tokens)
-        yield SumUp(compaction.Compacted.of(parts, summary))
+        yield SumUp(compaction.Compacted.of(parts, summary, model))
         yield Tell(warnings)
+
+    async def _summary(self, parts: Cut) -> Summary:
+        task = self._task
+        known = of_model("chat", task.provider_name, task.model)
+        with task.span.child(f"chat {task.model}", {**known, "suricate.step": 0}, "client") as span:
+            summary = await self._memory.sum_up(parts)
+            span.tell(of_usage(summary.usage))
+            return summary
 
     def _calls(self, open_calls: Sequence[Call]) -> Calls:
         limits = self._limits
@@ -301,6 +314,8 @@ class Loop:
             running_ms=self._lap(),
             structured_output=None if value is None else orjson.dumps(value).decode(),
             schema_warnings=self._wanted.warnings,
+            calls=counted.calls,
+            model=counted.model,
         )
         return Record(events, messages, change, is_boundary=ending is not None), calls
 

@@ -20,6 +20,7 @@ from app.hooks.registry import Registry
 from app.journal.event import Event
 from app.messages import Message, ToolResult
 from app.providers.base import ModelRequest, Provider
+from app.traces import NO_SPAN, Span
 
 VOIDING: Final[frozenset[Point]] = frozenset({"post_model_response", "turn_completed"})
 """Points at which an answer is whole and not on record yet."""
@@ -81,9 +82,11 @@ class Points:
         params = {**request.params, **patch.get("provider_params", {})}
         return replace(request, max_tokens=patch.get("max_tokens", request.max_tokens), params=params)
 
-    async def answer(self, step: Step, policy: RetryPolicy, fallbacks: Iterable[Ask] = ()) -> AsyncGenerator[Emission, None]:
+    async def answer(
+        self, step: Step, policy: RetryPolicy, fallbacks: Iterable[Ask] = (), span: Span = NO_SPAN
+    ) -> AsyncGenerator[Emission, None]:
         """Run a step, and ask once its answer is whole; the text that is kept may then differ from what was streamed."""
-        async with aclosing(step.run(policy, fallbacks)) as emissions:
+        async with aclosing(step.run(policy, fallbacks, span)) as emissions:
             async for emission in emissions:
                 yield emission
         if self._has("post_model_response"):

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from app.agent.budget import Budget
 from app.agent.emissions import Discard, Emission, Record, Say, Tell
 from app.agent.tally import Tally
 from app.errors import ProviderError
-from app.journal.entry import TurnChange
+from app.journal.entry import Model, TurnChange
 from app.journal.types import ReasoningDelta, Retrying, StepStarted, TextDelta, ToolCallDelta
 from app.messages import Block, Message, Reasoning, Text, ToolUse
 from app.providers.base import (
@@ -29,6 +29,7 @@ from app.providers.base import (
     VendorChunk,
 )
 from app.providers.deadlines import Watch
+from app.traces import NO_SPAN, Span, of_model, of_usage
 
 Next: TypeAlias = Callable[[AsyncGenerator[ModelChunk, None]], Awaitable[ModelChunk | None]]
 
@@ -112,26 +113,31 @@ class Step:
         budget: Budget | None = None,
     ) -> None:
         self._budget = budget or Budget()
-        self.tally = Tally()
         self._provider = provider
         self._name = name
         self._request = request
+        self.tally = self._tally()
         self._taken_ids = set(taken_ids)
         self.number = number
         self._answer = _Answer()
         self._rewritten: str | None = None
+        self._span = NO_SPAN
 
-    async def run(self, policy: RetryPolicy, fallbacks: Iterable[Ask] = ()) -> AsyncGenerator[Emission, None]:
+    async def run(
+        self, policy: RetryPolicy, fallbacks: Iterable[Ask] = (), span: Span = NO_SPAN
+    ) -> AsyncGenerator[Emission, None]:
         """Ask the model, and yield what it says as it says it.
 
         Args:
             policy: holds for each model anew.
             fallbacks: asked in this order where the model before has failed in all tries; each is taken only then.
+            span: what the tries are parts of.
 
         Raises:
             ProviderError: a model failed in a way that no further try can mend, or the last one in all of them.
             AgentError: a limit of the budget is met.
         """
+        self._span = span
         self._budget.check()
         yield Tell([StepStarted(self.number)])
         attempt, others = 1, iter(fallbacks)
@@ -199,13 +205,16 @@ class Step:
 
     def _account(self) -> Iterator[Emission]:
         """Count what a try that failed has used up, and begin anew."""
-        tally, self.tally = self.tally, Tally()
+        tally, self.tally = self.tally, self._tally()
         change = tally.record()
         if change != TurnChange():
             yield Record((), change=change)
         warnings = self._budget.spend(tokens=tally.spent, output=tally.output)
         if warnings:
             yield Tell(warnings)
+
+    def _tally(self) -> Tally:
+        return Tally(Model(self._name, self._request.model))
 
     def _next_try(self, policy: RetryPolicy, attempt: int, error: ProviderError, others: Iterator[Ask]) -> Retrying:
         """Say what comes after a try that failed; where this model's tries are spent, turn to the next.
@@ -229,18 +238,28 @@ class Step:
         is_first = True
         try:
             async with AsyncExitStack() as stack:
+                span = stack.enter_context(self._try())
                 next_of = stack.enter_context(self._watch())
                 chunks = await stack.enter_async_context(aclosing(self._provider.stream(self._request)))
                 while (chunk := await next_of(chunks)) is not None:
                     if is_first:
-                        telemetry.FIRST_TOKEN_SECONDS.labels(self._name).observe(clock.monotonic() - began)
+                        waited = clock.monotonic() - began
+                        telemetry.FIRST_TOKEN_SECONDS.labels(self._name).observe(waited)
+                        span.tell({"gen_ai.response.time_to_first_chunk": waited})
                         is_first = False
                     emission = self._take(chunk)
                     if emission is not None:
                         yield emission
+                span.tell({**of_usage(self.tally.usage), "gen_ai.response.finish_reasons": (self.finish.stop_reason,)})
             outcome = "ok"
         finally:
             telemetry.CALL_SECONDS.labels(self._name, outcome).observe(clock.monotonic() - began)
+
+    def _try(self) -> AbstractContextManager[Span]:
+        """Begin the span of a try."""
+        model = self._request.model
+        own = {"gen_ai.request.max_tokens": self._request.max_tokens, "suricate.step": self.number}
+        return self._span.child(f"chat {model}", {**of_model("chat", self._name, model), **own}, "client")
 
     @contextmanager
     def _watch(self) -> Iterator[Next]:

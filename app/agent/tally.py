@@ -5,7 +5,7 @@ from its log, and the next attempt after a crash, find the usage counted.
 """
 
 from app import clock
-from app.journal.entry import TurnChange
+from app.journal.entry import Model, TurnChange
 from app.messages import NO_USAGE, Usage
 
 RECORDED_EVERY_SECONDS = 5.0  # at most, of reports that grow with each piece; the first goes at once
@@ -14,12 +14,16 @@ RECORDED_EVERY_SECONDS = 5.0  # at most, of reports that grow with each piece; t
 class Tally:
     """One try.
 
+    Args:
+        model: who was asked.
+
     Attributes:
         usage: as the provider has reported it.
         streamed: tokens of the answer that have come, counted in pieces.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self.usage = NO_USAGE
         self.streamed = 0
         self._is_whole = False
@@ -40,9 +44,13 @@ class Tally:
 
     @property
     def unrecorded(self) -> TurnChange:
-        """What is not on record yet."""
+        """What is not on record yet; a try counts as a call once anything of it has come."""
         recorded = self._recorded
-        return TurnChange(usage=self.usage - recorded.usage, spent_tokens=self.spent - recorded.spent_tokens)
+        usage, spent = self.usage - recorded.usage, self.spent - recorded.spent_tokens
+        calls = int(self._is_whole or self.streamed > 0 or self.usage != NO_USAGE) - recorded.calls
+        if not (calls or spent or usage != NO_USAGE):
+            return TurnChange()
+        return TurnChange(usage=usage, spent_tokens=spent, calls=calls, model=self._model)
 
     def report(self, usage: Usage) -> TurnChange | None:
         """Take a report in the middle of the answer; return what is to be put on record now, if it is time."""
@@ -61,5 +69,5 @@ class Tally:
     def record(self) -> TurnChange:
         """Take what is not on record yet as recorded, and return it."""
         change = self.unrecorded
-        self._recorded = TurnChange(usage=self.usage, spent_tokens=self.spent)
+        self._recorded = TurnChange(usage=self.usage, spent_tokens=self.spent, calls=self._recorded.calls + change.calls)
         return change

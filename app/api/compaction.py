@@ -1,5 +1,6 @@
 """The route by which a caller has a session's transcript summed up."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -14,10 +15,10 @@ from app.api.answers import as_json
 from app.api.dependencies import House, Rooms, body, keyed
 from app.errors import AgentError, SessionArchived, SessionBusy, SessionCompactionDisabled
 from app.journal.asides import CompactionFailed, CompactionStarted
-from app.journal.entry import Entry, TurnChange
+from app.journal.entry import Entry, Model, TurnChange
 from app.journal.event import Event
 from app.journal.journal import Transaction
-from app.messages import NO_USAGE, Usage
+from app.messages import NO_USAGE
 from app.sessions import Session
 from app.turns import compacting
 from app.turns.claims import session_used
@@ -74,9 +75,10 @@ async def _conclude(
     if now.message_count != before.message_count:
         outcome = CompactionFailed("The transcript has changed meanwhile.", outcome.usage)
     if isinstance(outcome, CompactionFailed):
-        await _tell(tx, now, outcome, outcome.usage)
+        counted = TurnChange.of(outcome.usage, _model(before))
+        await _tell(tx, now, outcome, replace(counted, credential=tx.credential))
     else:
-        await compacting.keep(tx, _still(now), None, compaction.Compacted.of(parts, outcome))
+        await compacting.keep(tx, _still(now), None, compaction.Compacted.of(parts, outcome, _model(before)))
 
 
 def _still(session: Session) -> Session:
@@ -87,5 +89,9 @@ def _still(session: Session) -> Session:
     return session
 
 
-async def _tell(tx: Transaction, session: Session, event: Event, usage: Usage = NO_USAGE) -> None:
-    await tx.append(Entry(session.id, session.fence, None, [event], change=TurnChange.of(usage)))
+async def _tell(tx: Transaction, session: Session, event: Event, change: TurnChange | None = None) -> None:
+    await tx.append(Entry(session.id, session.fence, None, [event], change=change))
+
+
+def _model(session: Session) -> Model:
+    return Model(session.options.provider, session.options.model)

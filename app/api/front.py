@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import clock, ids, telemetry
@@ -97,6 +98,23 @@ class _Visit:
     def _route(self) -> str:
         route = self._scope.get("route")
         return str(getattr(route, "path", "unknown"))
+
+
+def telemetry_of(provider: Any) -> TelemetryConfig:
+    """Have the framework make a span of each request that is somebody's, and nothing more: metrics and logs are our own.
+
+    Args:
+        provider: of OpenTelemetry's tracers; None makes none.
+    """
+    return {
+        "tracing": provider is not None,
+        "tracer_provider": provider,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+        "exclude": lambda scope: scope["path"] in _QUIET,
+    }
 
 
 def ids_of(scope: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.hooks.base import Capability, Point
 from app.providers.models import Ability
 from app.providers.registry import Name
 from app.turns.desk import OnBusy
+from app.usage import Group
 
 
 class UsageView(BaseModel):
@@ -24,6 +25,34 @@ class TurnUsageView(UsageView):
     """A turn's tokens over all its attempts."""
 
     total_tokens: int
+
+
+class UsageSum(BaseModel):
+    """What was used together; a name is null where sums are not made by it, and a credential also where none is known."""
+
+    day: str | None
+    credential: str | None
+    provider: str | None
+    model: str | None
+    calls: int
+    usage: TurnUsageView
+
+
+class UsageTotal(BaseModel):
+    """All that was used."""
+
+    calls: int
+    usage: TurnUsageView
+
+
+class UsageReport(BaseModel):
+    """What a realm has used, in the order of the names that sums are made by."""
+
+    first: str = Field(alias="from")
+    to: str
+    group_by: list[Group]
+    sums: list[UsageSum]
+    total: UsageTotal
 
 
 class SessionState(BaseModel):

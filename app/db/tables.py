@@ -10,8 +10,10 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Float,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -307,6 +309,33 @@ realm_totals = Table(
     Column("stored_bytes", BigInteger, nullable=False),
     Column("counted_at", _AT, nullable=False),
     PrimaryKeyConstraint("realm_id"),
+)
+
+_COUNTS = ("calls", "input_tokens", "output_tokens", "cache_creation_tokens", "cache_read_tokens")
+
+usage_reports = Table(
+    "usage_reports",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("day", Date, nullable=False, comment="in UTC, by the clock that the events bear"),
+    Column("credential", Text, comment="who started the turn; null where that is not known"),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False, comment="that answered"),
+    *(Column(name, BigInteger, nullable=False) for name in _COUNTS),
+    PrimaryKeyConstraint("realm_id", "id"),
+)
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("day", Date, nullable=False, comment="in UTC"),
+    Column("credential", Text, nullable=False, comment="empty where it is not known"),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in _COUNTS),
+    PrimaryKeyConstraint("realm_id", "day", "credential", "provider", "model"),
 )
 
 schema_floor = Table(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
+from app import redaction
+
 Point: TypeAlias = Literal[
     "turn_started",
     "pre_model_request",
@@ -29,6 +31,9 @@ REWRITABLE: Final[frozenset[Point]] = frozenset({
 
 class HookFault(Exception):
     """A hook gave no decision, or one that it may not give; the message is for the log of the session and holds no secret."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redaction.redacted(message))
 
 
 class Answerer(Protocol):

@@ -1,5 +1,6 @@
 """The server's hooks as its operator writes them: one JSON object, in a file or in the setting itself."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
@@ -124,6 +125,13 @@ class Configuration(Strict):
         if self.secret is None and (self.allowed_hosts or any(entry.url and not entry.secret for entry in self.hooks)):
             raise ValueError("secret must be given: requests to hooks are signed")
         return self
+
+    @property
+    def secrets(self) -> Iterator[str]:
+        """What the redactor has to know of it."""
+        for secret in (self.secret, *(entry.secret for entry in self.hooks)):
+            if secret is not None:
+                yield secret.get_secret_value()
 
 
 NO_HOOKS: Final = Configuration()

@@ -16,6 +16,7 @@ from app.journal.entry import Appended, Entry, TurnChange
 from app.journal.frames import body
 from app.messages import dump_content
 
+USAGE_COLUMNS = 4  # of a change, which bills are made of alone
 _APPEND = """
 WITH entry AS (
   SELECT * FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::int[], $7::int[], $8::boolean[],
@@ -24,9 +25,11 @@ WITH entry AS (
 ), change AS (
   SELECT * FROM unnest($10::int[], $11::int[], $12::int[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
                        $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bigint[],
-                       $23::bigint[], $24::text[], $25::text[])
+                       $23::bigint[], $24::text[], $25::text[], $38::int[], $39::text[], $40::text[],
+                       $41::text[])
     AS c(entry, steps, tool_calls, input_tokens, output_tokens, cache_creation_tokens, cache_read_tokens,
-         text, assistant_text, status, stop_reason, error, spent_tokens, running_ms, structured_output, schema_warnings)
+         text, assistant_text, status, stop_reason, error, spent_tokens, running_ms, structured_output, schema_warnings,
+         calls, provider, model, credential)
 ), locked AS (
   SELECT s.id FROM sessions s JOIN entry e ON s.id = e.session_id
   WHERE s.fence = e.fence AND (e.number = 0 OR s.append_number < e.number) FOR NO KEY UPDATE OF s SKIP LOCKED
@@ -65,6 +68,13 @@ WITH entry AS (
   SELECT n.realm_id, n.id, n.message_count - n.messages + x.place, n.turn_id, x.role, x.content, x.stop_reason, $26
   FROM unnest($32::int[], $33::int[], $34::text[], $35::text[], $36::text[]) AS x(entry, place, role, content, stop_reason)
   JOIN numbered n ON n.entry = x.entry
+), usage_rows AS (
+  INSERT INTO usage_reports (realm_id, day, credential, provider, model, calls, input_tokens, output_tokens,
+                             cache_creation_tokens, cache_read_tokens)
+  SELECT n.realm_id, ($26 AT TIME ZONE 'UTC')::date, coalesce(t.credential, c.credential), c.provider, c.model, c.calls,
+         c.input_tokens, c.output_tokens, c.cache_creation_tokens, c.cache_read_tokens
+  FROM numbered n JOIN change c ON c.entry = n.entry LEFT JOIN turns t ON t.session_id = n.id AND t.id = n.turn_id
+  WHERE c.model IS NOT NULL
 ), locked_turns AS (
   SELECT t.session_id, t.id FROM turns t JOIN numbered n ON t.session_id = n.id AND t.id = n.turn_id
     JOIN change c ON c.entry = n.entry
@@ -150,14 +160,16 @@ async def append(db: Connection, batch: Sequence[Entry]) -> list[Appended | None
         if all(entry.change is None and not entry.messages for entry in batch):
             rows = await db.fetch(_APPEND_EVENTS, *_event_entry_columns(batch), now, *_event_columns(batch, bodies), sizes)
         else:
+            changes = _change_columns(batch)
             rows = await db.fetch(
                 _APPEND,
                 *_entry_columns(batch),
-                *_change_columns(batch),
+                *changes[:-USAGE_COLUMNS],
                 now,
                 *_event_columns(batch, bodies),
                 *_message_columns(batch, contents),
                 sizes,
+                *changes[-USAGE_COLUMNS:],
             )
     written = {row["entry"]: row for row in rows}
     return [_appended(entry, written.get(index), bodies[index]) for index, entry in enumerate(batch)]
@@ -202,7 +214,7 @@ def _entry_columns(batch: Sequence[Entry]) -> tuple[list[object], ...]:
 
 def _change_columns(batch: Sequence[Entry]) -> list[list[object]]:
     rows = [_change_row(index, entry.change) for index, entry in enumerate(batch) if entry.change is not None]
-    return _columns(rows, 16)
+    return _columns(rows, 16 + USAGE_COLUMNS)
 
 
 def _change_row(index: int, change: TurnChange) -> tuple[object, ...]:
@@ -224,6 +236,10 @@ def _change_row(index: int, change: TurnChange) -> tuple[object, ...]:
         change.running_ms,
         change.structured_output,
         _json(change.schema_warnings or None),
+        change.calls,
+        change.model.provider if change.model else None,
+        change.model.name if change.model else None,
+        change.credential,
     )
 
 

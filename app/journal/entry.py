@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from app.journal.event import Event
 from app.journal.types import Failure
-from app.messages import Message, StopReason, Usage
+from app.messages import NO_USAGE, Message, StopReason, Usage
 
 EndStatus: TypeAlias = Literal["completed", "failed", "interrupted"]
 
@@ -22,6 +22,14 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """Who was asked, as bills name it."""
+
+    provider: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnChange:
     """What an entry adds to its turn, and the session's sums with it.
 
@@ -32,6 +40,9 @@ class TurnChange:
         spent_tokens, running_ms: counted against budgets.
         structured_output: JSON text of the answer as a value; None leaves it.
         schema_warnings: sentences; empty leaves them.
+        calls: model calls that the usage is of and that were not counted before.
+        model: whose calls and usage these are; None where there are none.
+        credential: who asked for them outside a turn; those of a turn are its starter's.
     """
 
     steps: int = 0
@@ -44,11 +55,16 @@ class TurnChange:
     running_ms: int = 0
     structured_output: str | None = None
     schema_warnings: Sequence[str] = ()
+    calls: int = 0
+    model: Model | None = None
+    credential: str | None = None
 
     @classmethod
-    def of(cls, usage: Usage) -> "TurnChange":
-        """Return what a model call adds that is no step."""
-        return cls(usage=usage, spent_tokens=usage.total_tokens)
+    def of(cls, usage: Usage, model: Model) -> "TurnChange":
+        """Return what a model call adds that is no step; nothing where it has used nothing."""
+        if usage == NO_USAGE:
+            return cls()
+        return cls(usage=usage, spent_tokens=usage.total_tokens, calls=1, model=model)
 
 
 @dataclass(frozen=True, slots=True)

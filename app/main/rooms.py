@@ -7,27 +7,27 @@ import asyncio
 import os
 import signal
 import socket
-import tomllib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
-from app import ids
+from app import ids, redaction
 from app.agent.loop import Limits
 from app.agent.points import Panel
 from app.agent.step import RetryPolicy
 from app.db import embedded
 from app.db.engine import EVERY_REALM, Database
-from app.db.migrate import ROOT, migrate
+from app.db.migrate import migrate
 from app.errors import StartupError, StoreUnavailable
 from app.hooks import background, configuration
 from app.hooks.registry import Registry as Hooks
 from app.journal.journal import Journal
 from app.journal.notify import Notify
 from app.journal.wakeups import Carrier
-from app.main import doors, vendors
+from app.main import doors, traces, vendors
 from app.nodes import Kind, Node
 from app.pace import Pace
 from app.providers.registry import Providers
@@ -36,10 +36,14 @@ from app.settings import Settings
 from app.tools import config
 from app.tools.builtin import Datetime, Tasks, Wait
 from app.tools.registry import Registry
+from app.traces import NO_TRACER, Tracer
 from app.turns import claims
 from app.worker.brief import Bench
-from app.worker.housekeeping import erase_always, sweep_always
+from app.worker.housekeeping import book_always, erase_always, sweep_always
 from app.worker.pool import Pool
+
+if TYPE_CHECKING:
+    from app.otlp import Otlp
 
 log = structlog.get_logger()
 
@@ -99,13 +103,19 @@ async def _stop_without(server: embedded.Server) -> None:
 
 
 @asynccontextmanager
-async def open_rooms(settings: Settings, kind: Kind) -> AsyncIterator[Rooms]:
+async def open_rooms(settings: Settings, kind: Kind, spans: "Otlp | None" = None) -> AsyncIterator[Rooms]:
     """Open everything but the door, in order; close it in reverse.
+
+    Args:
+        spans: where the door's go, so that those of its turns go there too.
 
     Raises:
         StartupError: something cannot be opened; the message says what to do.
     """
+    spans = spans or traces.opened(settings)
     async with _one_error(), AsyncExitStack() as stack:
+        if spans is not None:
+            stack.push_async_callback(spans.aclose)
         url = await stack.enter_async_context(database_url(settings))
         database = Database(url, pool_size=settings.pool_size)
         await database.connect()
@@ -115,7 +125,7 @@ async def open_rooms(settings: Settings, kind: Kind) -> AsyncIterator[Rooms]:
         if settings.database_url is None:
             async with database.transaction(EVERY_REALM) as db:
                 await claims.expire_all(db)
-        rooms = await _build(settings, _node(settings, kind), database, stack)
+        rooms = await _build(settings, _node(settings, kind), database, stack, spans or NO_TRACER)
         await rooms.pool.keeper.join()
         stack.push_async_callback(rooms.pool.keeper.leave)
         background = await stack.enter_async_context(_background(rooms))
@@ -162,19 +172,18 @@ async def migrate_only(settings: Settings) -> bool:
 
 
 def _node(settings: Settings, kind: Kind) -> Node:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     where = socket.gethostname(), os.getpid()
-    return Node(ids.node_id(), settings.lease_seconds, kind, version, *where, settings.max_live_turns)
+    return Node(ids.node_id(), settings.lease_seconds, kind, traces.version(), *where, settings.max_live_turns)
 
 
-async def _build(settings: Settings, node: Node, database: Database, stack: AsyncExitStack) -> Rooms:
+async def _build(settings: Settings, node: Node, database: Database, stack: AsyncExitStack, tracer: Tracer) -> Rooms:
     pace = Pace(settings.delta_interval_ms / 1000)
     journal = Journal(database, node.id, pace=pace, carrier=_carrier(settings, database))
     providers = await vendors.providers(settings, pace, stack)
     tools = await _tools(settings, stack)
     hooks = _hooks(settings, stack)
     panel = Panel(hooks, await stack.enter_async_context(background.opened()))
-    bench = Bench(journal, providers, tools, limits(settings), panel)
+    bench = Bench(journal, providers, tools, limits(settings), panel, tracer)
     pool = Pool(bench, node, grace_seconds=settings.shutdown_grace_seconds)
     return Rooms(journal, pool, providers, tools, hooks)
 
@@ -205,13 +214,16 @@ def _carrier(settings: Settings, database: Database) -> Carrier:
 def _hooks(settings: Settings, stack: AsyncExitStack) -> Hooks:
     transport = Transport(max_idle=0)
     stack.push_async_callback(transport.aclose)
-    return Hooks(configuration.load(settings.hooks), transport)
+    configured = configuration.load(settings.hooks)
+    redaction.learn(configured.secrets)
+    return Hooks(configured, transport)
 
 
 async def _tools(settings: Settings, stack: AsyncExitStack) -> Registry:
     door = doors.outbound(settings)
     stack.push_async_callback(door.aclose)
     configured = config.read(settings.tools_file) if settings.tools_file else config.ToolsConfig()
+    redaction.learn(configured.secrets)
     return await stack.enter_async_context(config.opened(configured, door, [Datetime(), Wait(), Tasks()]))
 
 
@@ -231,3 +243,4 @@ async def _work(rooms: Rooms) -> None:
         tasks.create_task(rooms.pool.run())
         tasks.create_task(sweep_always(rooms.journal.database))
         tasks.create_task(erase_always(rooms.journal))
+        tasks.create_task(book_always(rooms.journal.database))

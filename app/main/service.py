@@ -12,6 +12,7 @@ from app.api import (
     copies,
     documents,
     events,
+    front,
     keys,
     nodes,
     problems,
@@ -20,12 +21,13 @@ from app.api import (
     sessions,
     tool_results,
     turns,
+    usage,
 )
 from app.api.access import Guards
 from app.api.dependencies import House
 from app.api.front import Front
 from app.errors import StartupError
-from app.main import gates
+from app.main import gates, traces
 from app.main.rooms import Rooms, limits, open_rooms
 from app.settings import Settings
 
@@ -39,11 +41,12 @@ def create_app(settings: Settings) -> FastAPI:
         StartupError: a setting would put the service into danger.
     """
     settings.check()
+    spans = traces.opened(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with open_rooms(settings, "serve") as rooms, gates.opened(settings, rooms) as guards:
+            async with open_rooms(settings, "serve", spans) as rooms, gates.opened(settings, rooms) as guards:
                 app.state.rooms = rooms
                 app.state.guards = guards
                 app.state.house = _house(settings, rooms, guards)
@@ -58,11 +61,11 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False},
+        telemetry=front.telemetry_of(spans and spans.provider),
         redoc_url=None,
         dependencies=[Depends(access.admit)],
     )
-    for room in (sessions, compaction, copies, turns, tool_results, events, realm, keys, nodes, capabilities, service):
+    for room in (sessions, compaction, copies, turns, tool_results, events, realm, keys, nodes, usage, capabilities, service):
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)

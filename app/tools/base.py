@@ -5,13 +5,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from app import redaction
 from app.providers.base import ToolSpec
 
 _call_id: ContextVar[str | None] = ContextVar("tool_call_id", default=None)
 
 
 class ToolError(Exception):
-    """A tool could not do what was asked; the message is for the model."""
+    """A tool could not do what was asked; the message is for the model, and made without secrets."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redaction.redacted(message))
 
 
 class Tool(Protocol):

@@ -6,7 +6,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from app import redaction
 from app.errors import StartupError
 from app.providers.base import ToolSpec
 from app.tools.base import Tool
@@ -100,6 +101,16 @@ class ToolsConfig(_Part):
     mcp_servers: dict[ServerName, ServerConfig] = Field(
         default_factory=dict, description="MCP servers by name; their tools are named `<server>__<tool>`."
     )
+
+    @property
+    def secrets(self) -> Iterator[str]:
+        """What the redactor has to know of it: values of headers and of programs' variables, and the credentials in URLs."""
+        for part in (*self.http_tools, *self.mcp_servers.values()):
+            if isinstance(part, StdioServerConfig):
+                yield from part.environment.values()
+            else:
+                yield from redaction.credentials_in(part.headers.values())
+                yield from redaction.credentials_of(part.url)
 
 
 def read(path: Path) -> ToolsConfig:

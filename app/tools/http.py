@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from app import redaction
 from app.providers.base import ToolSpec
 from app.tools.base import ToolError, call_id
 from app.tools.outbound import Answer, Door, OutboundError
@@ -85,7 +86,8 @@ def _content(answer: Answer) -> str:
         case 3:
             raise ToolError(f"The tool's endpoint answered {answer.status}, a redirect, which is not followed.")
         case 4 if _is_readable(answer) and answer.body:
-            raise ToolError(f"The tool refused the call ({answer.status}): {answer.text[:MOST_EXPLANATION]}")
+            words = redaction.redacted(answer.text)[:MOST_EXPLANATION]  # in this order: half a secret is not known as one
+            raise ToolError(f"The tool refused the call ({answer.status}): {words}")
         case _:
             raise ToolError(f"The tool's endpoint failed with status {answer.status}.")
 

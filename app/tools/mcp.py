@@ -20,7 +20,7 @@ from mcp.client import IncomingMessage
 from mcp.client._transport import TransportStreams
 from mcp.client.streamable_http import streamable_http_client
 
-from app import clock
+from app import clock, redaction
 from app.providers.base import ToolSpec
 from app.tools import stdio
 from app.tools.base import ToolError
@@ -350,7 +350,7 @@ def _piece(block: types.ContentBlock) -> str:
 
 
 def _short(text: str) -> str:
-    return text[:MOST_ERROR_CHARACTERS]
+    return redaction.redacted(text)[:MOST_ERROR_CHARACTERS]
 
 
 def _cause(error: BaseException) -> str:

@@ -1,5 +1,7 @@
 """A summary enters a session: it stands in for older messages from then on, and the history keeps them all."""
 
+from dataclasses import replace
+
 from app.agent.compaction import Compacted
 from app.journal.entry import Entry, TurnChange
 from app.journal.journal import Transaction
@@ -21,7 +23,8 @@ async def keep(tx: Transaction, session: Session, turn_id: str | None, compacted
         compacted.kept - 1,
     )
     summary = compacted.summary
-    change = TurnChange.of(summary.usage)
+    counted = TurnChange.of(summary.usage, compacted.model)
+    change = replace(counted, calls=1, model=compacted.model, credential=tx.credential)
     await tx.append(Entry(session.id, session.fence, turn_id, [compacted.told], [summary.message], change, number=number))
     await tx.db.execute(
         """WITH marked AS (UPDATE sessions SET summed_up_to = $2 WHERE id = $1)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import structlog
 
@@ -25,6 +25,7 @@ from app.journal.entry import Entry
 from app.journal.journal import Transaction
 from app.journal.types import StepDiscarded
 from app.sessions import Session
+from app.traces import NO_SPAN, Attributes, of_model
 from app.turns import boundary, compacting, endings, waiting
 from app.turns.boundary import Crossing
 from app.turns.claims import Claim, Claimant
@@ -35,6 +36,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 log = structlog.get_logger()
 _T = TypeVar("_T")
+Outcome: TypeAlias = Literal["completed", "failed", "fenced", "stopped", "handed_over"]
 
 
 class Stopped(Exception):
@@ -72,6 +74,7 @@ class Attempt:
         self._is_draining = is_draining
         self._loop: Loop | None = None
         self._points = NO_POINTS
+        self._span = NO_SPAN
         self._recorder = bench.journal.recorder(
             session_id=claim.session_id, turn_id=claim.turn_id, fence=claim.fence, on_failure=stop
         )
@@ -82,27 +85,56 @@ class Attempt:
         Raises:
             HandedOver: the node drains and the turn is at a safe point.
         """
+        with self._bench.tracer.attempt(self._known()) as self._span:
+            try:
+                outcome = await self._outcome()
+            finally:
+                self._recorder.close()
+            self._span.tell({"suricate.outcome": outcome})
+        if outcome == "handed_over":
+            raise HandedOver
+
+    async def _outcome(self) -> Outcome:
+        """Carry the turn out, and say what came of it."""
         try:
             await self._carry_turn()
         except Fenced:
             log.info("attempt_fenced", attempt=self._claim.attempt)
+            return "fenced"
         except AgentError as error:
             log.info("turn_failed", reason=error.reason)
             await self._fail(error)
+            return "failed"
         except Stopped:
             log.info("attempt_stopped", attempt=self._claim.attempt)
+            return "stopped"
         except HandedOver:
-            raise
+            return "handed_over"
         except Exception:
             log.exception("attempt_crashed")
             await self._fail(AgentError("INTERNAL", "The server made a mistake; the turn cannot go on."))
-        finally:
-            self._recorder.close()
+            return "failed"
+        return "completed"
+
+    def _known(self) -> Attributes:
+        """What the attempt's span tells from the first."""
+        claim = self._claim
+        return {
+            **of_model("invoke_agent", claim.options.provider, claim.options.model),
+            "gen_ai.conversation.id": claim.session_id,
+            "suricate.turn.id": claim.turn_id,
+            "suricate.attempt": claim.attempt,
+            "suricate.node.id": self._claimant.node_id,
+        }
 
     async def _carry_turn(self) -> None:
         claim = self._claim
         self._points = self._bench.points(claim.session_id, claim.turn_id, claim.options)
-        task = replace(await self._persist(self._brief.task), may_compact=partial(self._persist, self._brief.may_compact))
+        task = replace(
+            await self._persist(self._brief.task),
+            may_compact=partial(self._persist, self._brief.may_compact),
+            span=self._span,
+        )
         self._loop = Loop(task, self._brief.tools(), self._bench.limits, self._spawn, self._points)
         async with aclosing(self._loop.run()) as emissions:
             async for emission in emissions:
@@ -210,6 +242,7 @@ class Attempt:
         return await self._persist(do)
 
     async def _fail(self, error: AgentError) -> None:
+        self._span.fail(error.reason)
         spent = self._loop.unrecorded() if self._loop is not None else None
 
         async def act() -> None:

@@ -21,6 +21,7 @@ from app.sessions import Options
 from app.tools import builtin
 from app.tools.external import External
 from app.tools.registry import Registry
+from app.traces import NO_TRACER, Tracer
 from app.turns import claims, turn
 from app.turns.claims import Claim
 
@@ -33,6 +34,7 @@ class Bench:
 
     Args:
         panel: the hooks; None asks no one.
+        tracer: who is told what attempts took.
     """
 
     journal: Journal
@@ -40,6 +42,7 @@ class Bench:
     tools: Registry
     limits: Limits
     panel: Panel | None = None
+    tracer: Tracer = NO_TRACER
 
     def points(self, session_id: str, turn_id: str, options: Options) -> Points:
         """Return the points at which hooks are asked of a turn.

@@ -1,11 +1,11 @@
-"""Small regular work that nobody waits for: what is past its time is deleted."""
+"""Small regular work that nobody waits for: what is past its time is deleted, and what was used is booked."""
 
 import asyncio
 import random
 
 import structlog
 
-from app import expiry, idempotency, nodes
+from app import expiry, idempotency, nodes, usage
 from app.credentials import tickets
 from app.db.engine import EVERY_REALM, Database
 from app.errors import StoreUnavailable
@@ -13,6 +13,7 @@ from app.journal.journal import Journal
 
 SWEEP_SECONDS = 600
 ERASE_SECONDS = 2.0
+BOOK_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -45,6 +46,22 @@ async def erase_always(journal: Journal, *, grace_seconds: float = expiry.GRACE_
                 await _erase(journal, realm, session_id)
         except StoreUnavailable:
             continue
+
+
+async def book_always(database: Database) -> None:
+    """Book what was used, for as long as the process lives."""
+    while True:
+        await asyncio.sleep(BOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        try:
+            while await _book(database) == usage.BATCH:
+                pass
+        except StoreUnavailable:
+            continue
+
+
+async def _book(database: Database) -> int:
+    async with database.transaction(EVERY_REALM) as db:
+        return await usage.book(db)
 
 
 async def _erase(journal: Journal, realm: str, session_id: str) -> None:

@@ -37,6 +37,7 @@ CONNECTIONS = "Connections are for rooms that speak SQL or look after leases"
 TABLES = "The tables are described, never run"
 CLIENT = "The outbound HTTP client stays with vendors, tools and hooks"
 NATS = "The client of NATS stays with the carrier that is named after it"
+OTLP = "OpenTelemetry stays with the module that is named after its protocol"
 VENDORS = "Vendors know nothing of each other"
 JOURNAL = "Inside the journal, imports only go down"
 APPEND = "Events are appended through the journal's own hands"
@@ -68,6 +69,7 @@ BREAKS = {
     "the running server loads the tables": Break(TABLES, "db/engine.py", "from app.db import tables"),
     "the loop calls out": Break(CLIENT, "agent/step.py", "import httpx2"),
     "wake-ups know their carrier": Break(NATS, "journal/wakeups.py", "import nats"),
+    "the loop knows who follows it": Break(OTLP, "agent/step.py", "import opentelemetry.trace"),
     "one vendor leans on another": Break(VENDORS, "providers/scripted.py", "import app.providers.openai_compatible"),
     "an entry reads": Break(JOURNAL, "journal/entry.py", "from app.journal import reader"),
     "a stray module in the journal": Break(JOURNAL, "journal/buffer.py", "import app.journal.types"),

@@ -25,6 +25,7 @@ SPEAK_SQL = {
     "idempotency",
     "copies",
     "turns",
+    "usage",
 } | {
     "credentials",
     "limits",

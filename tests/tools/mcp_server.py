@@ -30,6 +30,12 @@ def fail(why: str) -> str:
 
 
 @server.tool()
+def leak() -> str:
+    """Fail with a variable of the program's own."""
+    raise ToolError(f"Refused with {os.environ['CANARY']}.")  # noqa: TID251 - this program's own environment
+
+
+@server.tool()
 def blocks() -> CallToolResult:
     """Answer in several blocks."""
     image = ImageContent(type="image", data="AAAA", mime_type="image/png")

@@ -12,6 +12,7 @@ import orjson
 
 from app import clock
 
+USAGE = ("input_tokens", "output_tokens", "cache_creation_tokens", "cache_read_tokens")
 TABLES = {
     "sessions": """SELECT id, archived_at IS NOT NULL AS is_archived, title, status, last_seq, message_count, turn_count,
         queued_turns, current_turn_id, input_tokens, output_tokens, cache_creation_tokens, cache_read_tokens
@@ -20,6 +21,8 @@ TABLES = {
         cache_creation_tokens, cache_read_tokens, first_seq, last_seq, allowed FROM turns ORDER BY session_id, number""",
     "events": "SELECT session_id, seq, turn_id, type, payload FROM events ORDER BY session_id, seq",
     "messages": "SELECT session_id, ordinal, turn_id, role, content, is_summary FROM messages ORDER BY session_id, ordinal",
+    "usage": f"""SELECT {", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in USAGE)}
+        FROM (SELECT {", ".join(USAGE)} FROM usage_reports UNION ALL SELECT {", ".join(USAGE)} FROM usage_days) used""",
     "idempotency_keys": "SELECT path, key, session_id, turn_id FROM idempotency_keys ORDER BY path, key",
 }
 CLOCKS = "clocks.json"

@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 import orjson
 
 from tests.torture import collect, plan, records
+from tests.torture.collect import USAGE
 from tests.torture.plan import Plan
 from tests.torture.records import Asked, Effect, Fault, Operation
 
 Row: TypeAlias = dict[str, str]
 Usage: TypeAlias = tuple[int, int, int, int]
 
-USAGE = ("input_tokens", "output_tokens", "cache_creation_tokens", "cache_read_tokens")
 NO_USAGE: Usage = (0, 0, 0, 0)
 STORE_ERROR = 503  # what was asked for may have happened all the same
 MOST_FIELD_BYTES = 64 * 1024 * 1024
@@ -37,6 +37,11 @@ def usage_of(source: Mapping[str, Any]) -> Usage:
 def added(one: Usage, other: Usage) -> Usage:
     """Add usages."""
     return (one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3])
+
+
+def subtracted(one: Usage, other: Usage) -> Usage:
+    """Take usages away."""
+    return (one[0] - other[0], one[1] - other[1], one[2] - other[2], one[3] - other[3])
 
 
 @dataclass(slots=True)
@@ -162,6 +167,12 @@ class Evidence:
     def messages(self) -> Iterator[tuple[str, Iterator[Row]]]:
         """Yield each session's messages in order."""
         return _by_session(self.folder, "messages")
+
+    @cached_property
+    def used(self) -> Usage:
+        """What all sessions have used, as it is told by day."""
+        [row] = _table(self.folder, "usage")
+        return usage_of(row)
 
     def kept_keys(self) -> Iterator[Row]:
         """Yield the idempotency keys."""

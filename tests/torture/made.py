@@ -161,6 +161,7 @@ class Made:
     faults: list[Fault] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
     session: Json = field(default_factory=dict)
+    used: Json = field(default_factory=lambda: usage(35, 5))
     keys: dict[str, str] = field(default_factory=lambda: {"k0": SESSION})
     statuses: dict[str, str] = field(default_factory=lambda: {FIRST: "completed", SECOND: "interrupted", LAST: "completed"})
     usages: dict[str, Json] = field(default_factory=lambda: {FIRST: usage(30, 4), SECOND: usage(0, 0), LAST: usage(5, 1)})
@@ -201,6 +202,7 @@ class Made:
             {"path": "/v1/sessions", "key": key, "session_id": session, "turn_id": ""} for key, session in self.keys.items()
         ]
         self._write_table(folder, "idempotency_keys", kept)
+        self._write_table(folder, "usage", [self.used])
         (folder / collect.CLOCKS).write_bytes(orjson.dumps({"wall": WALL, "monotonic": BEGAN + 20}))
         self._write_records(folder)
 

@@ -3,7 +3,8 @@
 settled             at the end no turn is live or queued, and the session's row counts what is there
 said_is_kept        what the steps of a turn have shown is in its transcript, and no more; that of a step that was cut too
 transcripts_valid   ordinals without holes; each tool use has one result, in the next message, in order; none was refused
-usage_adds_up       a turn's usage is the sum of its steps and summaries, a session's of its turns and summaries
+usage_adds_up       a turn's usage is the sum of its steps and summaries, a session's of its turns and summaries, and what was
+                    used by day of all sessions
 effects_once        no effect happened twice
 effects_on_record   none happened without its call on record or without leave, and each that was told has happened
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import orjson
 
 from tests.torture import tools
-from tests.torture.evidence import NO_USAGE, Evidence, Row, Turn, Usage, added, usage_of
+from tests.torture.evidence import NO_USAGE, Evidence, Row, Turn, Usage, added, subtracted, usage_of
 from tests.torture.frames import checksum
 from tests.torture.logs import Log
 from tests.torture.verdict import Verdict
@@ -41,6 +42,7 @@ class Rows:
             log = self.logs.get(session_id)
             if log is not None:
                 self._judge_usage(session_id, row, turns, log, bases.get(session_id, NO_USAGE))
+        self._judge_used(bases)
         seen = {session_id: self._judge_messages(session_id, rows) for session_id, rows in self.evidence.messages()}
         for session_id, row in self.evidence.sessions.items():
             is_counted = int(row["message_count"]) == seen.get(session_id, 0)
@@ -70,6 +72,16 @@ class Rows:
             total = added(total, summed)
         text = f"session {session_id} has {usage_of(row)}, its turns and summaries {total}"
         self.verdict.claim("usage_adds_up", usage_of(row) == total, text)
+
+    def _judge_used(self, bases: Mapping[str, Usage]) -> None:
+        """Hold the sums by day against the bills of the sessions that are left; those that were erased have used more."""
+        billed = NO_USAGE
+        for session_id, row in self.evidence.sessions.items():
+            billed = added(billed, subtracted(usage_of(row), bases.get(session_id, NO_USAGE)))
+        rest = subtracted(self.evidence.used, billed)
+        is_whole = self.evidence.erased <= self.evidence.sessions.keys()
+        is_right = rest == NO_USAGE if is_whole else min(rest) >= 0
+        self.verdict.claim("usage_adds_up", is_right, f"used by day {self.evidence.used}, billed {billed}")
 
     def _bases(self) -> Mapping[str, Usage]:
         """Return what imported sessions had used before."""

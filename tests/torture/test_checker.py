@@ -125,6 +125,8 @@ BREAKS: list[tuple[str, Break]] = [
     ("effects_on_record", lambda run: run.effects.clear()),
     ("effects_on_record", lambda run: run.effects.__setitem__(0, replace(run.effects[0], tool="guarded"))),
     ("usage_adds_up", lambda run: run.session.update(input_tokens=36)),
+    ("usage_adds_up", lambda run: run.used.update(input_tokens=34)),
+    ("usage_adds_up", lambda run: run.used.update(cache_read_tokens=1)),
     (
         "usage_adds_up",
         lambda run: run.asked.__setitem__(4, replace(run.asked[4], usage={"prompt_tokens": 5, "completion_tokens": 2})),
@@ -213,6 +215,7 @@ def test_summary_that_came_to_nothing_has_used_what_it_says(tmp_path: Path) -> N
     run.log.append({"type": "compaction_failed", "error": "Too long.", "usage": usage(9, 8)})
     without = broken(run, tmp_path)
     run.session |= usage(44, 13)
+    run.used |= usage(44, 13)
     (tmp_path / "counted").mkdir()
 
     assert without == {"usage_adds_up"}

@@ -23,6 +23,7 @@ from app.providers.transport import Transport
 from app.sessions import DEFAULT_REALM
 from app.tools.base import Tool
 from app.tools.registry import Registry
+from app.traces import NO_TRACER, Tracer
 from app.turns.claims import Claim
 from app.turns.turn import Turn
 from app.worker.brief import Bench
@@ -74,6 +75,7 @@ class Traits:
     interval_seconds: float = 0.0
     limits: Limits = LIMITS
     panel: Panel | None = None
+    tracer: Tracer = NO_TRACER
 
 
 PLAIN = Traits()
@@ -91,7 +93,7 @@ async def node(
 ) -> AsyncIterator[NodeUnderTest]:
     """Run a node for the length of the block; at its end it dies as if it were killed: nothing is handed over."""
     journal = journal_on(database, interval_seconds=traits.interval_seconds)
-    bench = Bench(journal, {"played": provider}, Registry(tools), traits.limits, traits.panel)
+    bench = Bench(journal, {"played": provider}, Registry(tools), traits.limits, traits.panel, traits.tracer)
     row = Node(ids.node_id(), traits.lease_seconds, "worker", "1", "here", 1, traits.max_live_turns)
     pool = Pool(bench, row, grace_seconds=traits.grace_seconds)
     works = [journal.writer.run(), pool.run()]
