@@ -15,5 +15,6 @@ F3  idempotency                  what a repeated POST gets
     providers  tools             model vendors; what models may call
 F2  journal                      the ledger: the one place that writes and reads events
 F1  db  messages                 Postgres; what models read and write
+    outbound                     the one way out
 F0  settings  telemetry  pace  errors  ids  clock
 """

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     outbound_inside: list[str] = Field(
         [], description="JSON list of hosts and CIDRs inside that tools may reach; everything inside is refused otherwise."
     )
+    outbound_tenants_inside: list[str] = Field([], description="The same for what callers name: hooks of sessions.")
     outbound_http: bool = Field(False, description="Whether tools may use plain http.")
     hooks: str | None = Field(
         None, repr=False, description="The hooks, as docs/hooks.md has them: a JSON object, or the path of a file; unset: none."

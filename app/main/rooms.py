@@ -31,7 +31,6 @@ from app.main import doors, vendors
 from app.nodes import Kind, Node
 from app.pace import Pace
 from app.providers.registry import Providers
-from app.providers.transport import Transport
 from app.settings import Settings
 from app.tools import config
 from app.tools.builtin import Datetime, Tasks, Wait
@@ -203,9 +202,11 @@ def _carrier(settings: Settings, database: Database) -> Carrier:
 
 
 def _hooks(settings: Settings, stack: AsyncExitStack) -> Hooks:
-    transport = Transport(max_idle=0)
-    stack.push_async_callback(transport.aclose)
-    return Hooks(configuration.load(settings.hooks), transport)
+    configured = configuration.load(settings.hooks)
+    ways = doors.for_hooks(settings, configured)
+    for door in ways:
+        stack.push_async_callback(door.aclose)
+    return Hooks(configured, *ways)
 
 
 async def _tools(settings: Settings, stack: AsyncExitStack) -> Registry:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 from pydantic import HttpUrl
 
 from app.errors import CapabilityUnavailable, InvalidRequest, StartupError
+from app.outbound.transport import Transport
 from app.pace import Pace
 from app.providers import anthropic, gemini, openai
 from app.providers.anthropic import Anthropic
@@ -17,7 +18,6 @@ from app.providers.openai import OpenAI
 from app.providers.openai_compatible import OpenAICompatible
 from app.providers.registry import Name, Providers
 from app.providers.scripted import Scripted
-from app.providers.transport import Transport
 from app.settings import Settings
 
 Vendor: TypeAlias = Anthropic | OpenAI | Gemini | OpenAICompatible
