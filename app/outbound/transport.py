@@ -76,7 +76,7 @@ class Transport(httpx2.AsyncBaseTransport):
     async def _connection(self, request: httpx2.Request) -> "_Connection":
         url = request.url
         origin = (url.scheme, url.raw_host.decode("ascii"), url.port or DEFAULT_PORTS.get(url.scheme, 0))
-        idle = self._idle[origin]
+        idle = self._idle.get(origin, [])
         earliest = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS
         while idle:
             connection = idle.pop()
@@ -113,9 +113,8 @@ class Transport(httpx2.AsyncBaseTransport):
         return connection
 
     def _keep(self, origin: Origin, connection: "_Connection") -> None:
-        idle = self._idle[origin]
-        if len(idle) < self._max_idle:
-            idle.append(connection)
+        if len(self._idle.get(origin, ())) < self._max_idle:
+            self._idle[origin].append(connection)
         else:
             connection.abort()
 

@@ -7,6 +7,7 @@ server of an attacker's would; everything else is left to the system's resolver,
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 
 import httpx2
 import pytest
@@ -20,9 +21,14 @@ from app.outbound.addresses import Address, Inside
 from app.outbound.door import Door, OutboundError, Policy
 from app.providers.base import ModelRequest, ToolSpec
 from app.providers.openai_compatible import OpenAICompatible
+from app.seals import Seals
 from app.tools.base import ToolError
 from app.tools.http import Endpoint as ToolEndpoint
 from app.tools.http import HttpTool
+from app.webhooks import signing
+from app.webhooks.deliveries import Delivery
+from app.webhooks.webhook import Webhook
+from app.worker.courier import Courier
 from tests.tools.endpoint import Endpoint, listening
 
 pytestmark = pytest.mark.anyio
@@ -106,11 +112,20 @@ async def as_provider(door: Door, url: str) -> None:
             pass
 
 
+async def as_webhook(door: Door, url: str) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    told = Webhook("w", "default", url, ["turn_completed"], None, True, at, at, signing.new_secret())
+    courier = Courier(None, door, Seals({}))  # type: ignore[arg-type] # nothing is claimed and nothing is written down
+    outcome = await courier._outcome(Delivery("d", told, 1, b"{}"))
+    if outcome.status == "pending" and outcome.http_status is None:
+        raise OutboundError(outcome.error or "")
+
+
 async def as_check(door: Door, url: str) -> None:
     await door.check(url)
 
 
-USERS = (as_request, as_document, as_client, as_tool, as_hook, as_provider, as_check)
+USERS = (as_request, as_document, as_client, as_tool, as_hook, as_provider, as_webhook, as_check)
 REFUSED = (
     OutboundError, ToolError, HookFault, ProviderError, StartupError, ValueError, httpx2.InvalidURL, httpx2.UnsupportedProtocol,
     httpx2.LocalProtocolError,
