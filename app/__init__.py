@@ -11,10 +11,12 @@ F3  idempotency                  what a repeated POST gets
     catalog  realms  expiry      lists of sessions; a realm's configuration; ephemeral ones, which go after their last turn
     nodes  usage                 the processes on the database, and which of them are to drain; what was used, by day
     history  sessions            what was said; open, read, change, archive, erase one session
+    webhooks                     what URLs of a realm are told
     hooks                        who is asked on a turn's way, and may deny or change
     providers  tools             model vendors; what models may call
 F2  journal                      the ledger: the one place that writes and reads events
 F1  db  messages                 Postgres; what models read and write
     otlp  traces                 spans, and where they are sent
+    outbound  seals              the one way out; secrets at rest
 F0  settings  telemetry  pace  errors  redaction  ids  clock
 """

@@ -16,7 +16,7 @@ from app.credentials import keys
 from app.credentials.caller import Scope
 from app.credentials.keys import NewKey
 from app.db.engine import Connection
-from app.errors import KeyNotFound, StartupError, StoreUnavailable
+from app.errors import KeyNotFound, StartupError, StoreUnavailable, Unsealable
 from app.sessions import DEFAULT_REALM
 from app.settings import Settings
 
@@ -89,6 +89,19 @@ def migrate() -> None:
     except (StartupError, StoreUnavailable) as error:
         _refuse(error)
     typer.echo("The database was brought up to date." if is_changed else "The database is up to date.")
+
+
+@cli.command()
+def reseal() -> None:
+    """Seal the secrets of all realms anew, with the first key of SURICATE_SEAL_KEYS; the others can be taken away then."""
+    settings = _settings()
+    from app.main.rooms import reseal_all
+
+    try:
+        count = asyncio.run(reseal_all(settings))
+    except (StartupError, StoreUnavailable, Unsealable) as error:
+        _refuse(error)
+    typer.echo(f"Secrets sealed anew: {count}.")
 
 
 @cli.command()

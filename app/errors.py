@@ -3,13 +3,15 @@
     SuricateError
     ├── Refused                 a request was refused; nothing of it was kept
     │   ├── InvalidRequest  MalformedJson  UnsupportedMediaType  BodyTooLarge  HeadersTooLarge  InvalidCursor
-    │   ├── SessionNotFound  TurnNotFound  NodeNotFound  KeyNotFound  RouteNotFound  MethodNotAllowed
+    │   ├── SessionNotFound  TurnNotFound  NodeNotFound  KeyNotFound  WebhookNotFound  DeliveryNotFound
+    │   ├── RouteNotFound  MethodNotAllowed
     │   ├── SessionBusy  SessionNotRunning  SessionArchived  SessionExists  TurnNotQueued  ToolCallNotPending
     │   ├── IdempotencyKeyReused  IdempotencyInProgress  ConfigConflict
     │   ├── CapabilityUnavailable  SessionPersistenceDisabled  SessionCompactionDisabled
     │   └── Unauthenticated  Forbidden  RateLimited  CapacityExceeded
     ├── StoreUnavailable        Postgres could not be reached or refused the write
     ├── StartupError            the process cannot start; the message says what to do
+    ├── Unsealable              a secret cannot be opened with the keys at hand
     ├── Fenced                  another attempt owns the turn now; stop for good
     └── AgentError              a turn ended `failed`; carries a reason
         └── ProviderError       a model vendor's fault, translated
@@ -112,6 +114,24 @@ class KeyNotFound(Refused):
 
     def __init__(self) -> None:
         super().__init__("No such key.")
+
+
+class WebhookNotFound(Refused):
+    """No such webhook in the realm."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("No such webhook.")
+
+
+class DeliveryNotFound(Refused):
+    """No such delivery of this webhook, or it was forgotten."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("No such delivery of this webhook.")
 
 
 class RouteNotFound(Refused):
@@ -236,6 +256,10 @@ class StoreUnavailable(SuricateError):
 
 class StartupError(SuricateError):
     """The process cannot start; the message says what to do about it."""
+
+
+class Unsealable(SuricateError):
+    """A secret cannot be opened with the keys at hand."""
 
 
 class Fenced(SuricateError):

@@ -2,7 +2,7 @@
 
 The database's clock judges. A sweep that finds such a session still writes down when it is to go and the fence that this holds
 for: a turn that begins meanwhile raises the fence, and the time is set anew after its end. A session that has taken no turn has
-fence 0, as `erase_fence` begins, and stays.
+fence 0, as `erase_fence` begins, and stays. One that webhooks are still to be told of stays until they are, or are given up.
 """
 
 from app import sessions
@@ -14,7 +14,9 @@ GRACE_SECONDS = 5.0  # from the sweep that finds a session still to its erasure
 BATCH = 100  # sessions of one sweep
 
 _STILL = "is_ephemeral AND status = 'idle' AND queued_turns = 0"
-_IS_DUE = f"{_STILL} AND erase_fence = fence AND erase_at <= clock_timestamp()"
+_TOLD = """NOT EXISTS (SELECT FROM webhook_watches w WHERE w.session_id = sessions.id)
+AND NOT EXISTS (SELECT FROM webhook_deliveries d WHERE d.session_id = sessions.id AND d.status = 'pending')"""
+_IS_DUE = f"{_STILL} AND erase_fence = fence AND erase_at <= clock_timestamp() AND {_TOLD}"
 
 
 async def mark(tx: Transaction, session: Session) -> None:

@@ -19,6 +19,8 @@ from app.errors import ConfigConflict, InvalidRequest
 from app.journal.journal import Transaction
 from app.providers.provider_params import LOC_CHARACTERS, Strict
 from app.providers.registry import ModelName, Name
+from app.providers.vendors import Brought
+from app.seals import Seals
 
 _SHOWN: Final = {"is_shown": True}
 
@@ -27,8 +29,8 @@ def _veiled(secret: str, info: SerializationInfo) -> Any:
     return {"is_set": True} if info.context == _SHOWN else secret
 
 
-Secret: TypeAlias = Annotated[str, PlainSerializer(_veiled)]
-"""A string of the configuration that is kept as it is, and that `shown` only says is set."""
+Secret: TypeAlias = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,2000}$"), PlainSerializer(_veiled)]
+"""A string of the configuration that `shown` only says is set."""
 
 
 class FallbackModel(Strict):
@@ -55,6 +57,27 @@ class Compaction(Strict):
     enabled: bool
 
 
+class OwnProvider(Strict):
+    """What a realm brings for a vendor; its sessions ask it with no other key than this.
+
+    Args:
+        api_key: null sends none.
+        base_url: null is where the server asks that vendor, or the vendor's own.
+    """
+
+    api_key: Secret | None = None
+    base_url: Annotated[str, Field(max_length=2_000)] | None = None
+
+
+class OwnProviders(Strict):
+    """What a realm brings, by vendor."""
+
+    anthropic: OwnProvider | None = None
+    openai: OwnProvider | None = None
+    gemini: OwnProvider | None = None
+    openai_compatible: OwnProvider | None = None
+
+
 class Config(Strict):
     """What a realm's sessions get where they say nothing; a key that is null or absent is left to the server.
 
@@ -69,6 +92,7 @@ class Config(Strict):
         structured_output_retries: further tries at an answer that breaks its schema, 0 to 10.
         compaction: whether long transcripts are summed up; else yes.
         approval_tools: names of tools whose calls wait for an approval.
+        providers: keys and URLs of the realm's own, instead of the server's.
     """
 
     default_model: ModelName | None = None
@@ -82,6 +106,13 @@ class Config(Strict):
     compaction: Compaction | None = None
     structured_output_retries: Annotated[int, Field(ge=0, le=10)] | None = None
     approval_tools: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = None
+    providers: OwnProviders | None = None
+
+    @property
+    def brought(self) -> dict[Name, Brought]:
+        """What the realm brings for vendors; its keys are sealed."""
+        own: dict[Name, OwnProvider | None] = dict(self.providers or ())  # type: ignore[assignment] # fields are names
+        return {name: Brought(one.base_url, one.api_key) for name, one in own.items() if one and (one.base_url or one.api_key)}
 
     @property
     def compacts(self) -> bool:
@@ -103,27 +134,30 @@ async def get(db: Connection) -> Realm:
     return Realm(Config(), 0) if row is None else _realm_from(row)
 
 
-async def put(tx: Transaction, config: Config, *, expected_generation: int | None) -> Realm:
-    """Replace the configuration. One that is the same already keeps its generation.
+async def put(tx: Transaction, config: Config, *, expected_generation: int | None, seals: Seals) -> Realm:
+    """Replace the configuration. One that is the same already keeps its generation; a secret always counts as new.
 
     Args:
         expected_generation: the one that the caller has read; None replaces whatever there is.
+        seals: what its secrets are sealed with.
 
     Raises:
         ConfigConflict: it has changed since; nothing was written.
+        CapabilityUnavailable: it holds a secret, and there is nothing to seal it with.
     """
-    return await _store(tx, await _lock(tx, expected_generation), config)
+    realm = await _lock(tx, expected_generation)
+    return await _store(tx, realm, config if config.providers is None else _parse(_sealed(stored(config), seals, tx.db.realm)))
 
 
-async def patch(tx: Transaction, changes: Mapping[str, Any], *, expected_generation: int | None) -> Realm:
+async def patch(tx: Transaction, changes: Mapping[str, Any], *, expected_generation: int | None, seals: Seals) -> Realm:
     """Merge changes into the configuration: null removes a key, at any depth. Nothing new keeps the generation.
 
     Args:
         changes: a JSON object.
-        expected_generation: as for `put`.
+        expected_generation, seals: as for `put`.
 
     Raises:
-        ConfigConflict: as `put`.
+        ConfigConflict, CapabilityUnavailable: as `put`.
         InvalidRequest: a key is unknown, or the outcome would be no valid configuration; nothing was written.
 
     Source: RFC 7396, section 2.
@@ -131,7 +165,30 @@ async def patch(tx: Transaction, changes: Mapping[str, Any], *, expected_generat
     realm = await _lock(tx, expected_generation)
     before = stored(realm.config)
     _parse(_merged(before, changes, keeps_null=True))  # an unknown key is refused even where null would remove it
-    return await _store(tx, realm, _parse(_merged(before, changes)))
+    return await _store(tx, realm, _parse(_merged(before, _sealed(changes, seals, tx.db.realm))))
+
+
+async def seal_anew(db: Connection, seals: Seals) -> int:
+    """Seal with the newest key what was sealed with an older one; generations stay.
+
+    Returns:
+        How many secrets that were.
+
+    Raises:
+        Unsealable: one cannot be opened; nothing was written.
+    """
+    count = 0
+    for row in await db.fetch("SELECT realm_id, config FROM realms WHERE brings_providers FOR NO KEY UPDATE"):
+        config, old = orjson.loads(row["config"]), 0
+        for own in config.get("providers", {}).values():
+            if "api_key" in own and not seals.is_current(own["api_key"]):
+                own["api_key"] = seals.seal(seals.open(own["api_key"], realm=row["realm_id"]), realm=row["realm_id"])
+                old += 1
+        if old:
+            text = orjson.dumps(config, option=orjson.OPT_SORT_KEYS).decode()
+            await db.execute("UPDATE realms SET config = $2 WHERE realm_id = $1", row["realm_id"], text)
+        count += old
+    return count
 
 
 def stored(config: Config) -> dict[str, Any]:
@@ -162,7 +219,11 @@ async def _store(tx: Transaction, realm: Realm, config: Config) -> Realm:
         return realm
     changed = Realm(config, realm.generation + 1)
     await tx.db.execute(
-        "UPDATE realms SET config = $2, generation = $3 WHERE realm_id = $1", tx.db.realm, _json(config), changed.generation
+        "UPDATE realms SET config = $2, generation = $3, brings_providers = $4 WHERE realm_id = $1",
+        tx.db.realm,
+        _json(config),
+        changed.generation,
+        bool(config.brought),
     )
     return changed
 
@@ -188,6 +249,20 @@ def _parse(value: Mapping[str, Any]) -> Config:
 
 def _loc(path: tuple[int | str, ...]) -> str:
     return ".".join(["config", *(str(part)[:LOC_CHARACTERS] for part in path)])
+
+
+def _sealed(changes: Mapping[str, Any], seals: Seals, realm: str) -> Mapping[str, Any]:
+    """Return changes with their keys sealed. Whatever a caller sends as a key is sealed, also what looks as if it were."""
+    providers = changes.get("providers")
+    if not isinstance(providers, dict):
+        return changes
+    return {**changes, "providers": {name: _with_sealed_key(own, seals, realm) for name, own in providers.items()}}
+
+
+def _with_sealed_key(own: Any, seals: Seals, realm: str) -> Any:
+    if not isinstance(own, dict) or not isinstance(own.get("api_key"), str):
+        return own
+    return {**own, "api_key": seals.seal(own["api_key"], realm=realm)}
 
 
 def _merged(target: Any, changes: Mapping[str, Any], *, keeps_null: bool = False) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from app.journal.entry import Entry
 from app.journal.journal import Transaction
 from app.journal.types import SessionArchived, SessionCreated, SessionUnarchived, SessionUpdated
 from app.messages import Message, Text, Usage
+from app.webhooks import outbox
 
 DEFAULT_REALM: Final = "default"
 """The realm of callers without a credential, and the operator's own."""
@@ -62,6 +63,8 @@ class Session:
 
     Args:
         instance_id: the node that holds its live turn; None where nobody does.
+        brings_providers: whether its realm has keys or URLs of vendors of its own; known of one that is locked.
+        is_watched: whether webhooks are told of it; likewise.
     """
 
     realm: str
@@ -90,6 +93,8 @@ class Session:
     running_ms: int = 0
     tool_call_count: int = 0
     summed_up_to: int = 0
+    brings_providers: bool = False
+    is_watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ s.last_assistant_text, s.input_tokens, s.output_tokens, s.cache_creation_tokens,
 s.is_ephemeral, s.spent_tokens, s.running_ms, s.tool_call_count, s.summed_up_to"""
 _OWNER = """(SELECT CASE WHEN lease_expires_at <= clock_timestamp() THEN NULL ELSE owner END FROM turns t
  WHERE t.session_id = s.id AND t.id = s.current_turn_id) AS owner"""
+_OF_ITS_REALM = f"""(SELECT r.brings_providers FROM realms r WHERE r.realm_id = s.realm_id) AS brings_providers,
+ {outbox.IS_WATCHED} AS is_watched"""
 _BY_ID = "FROM sessions s WHERE s.realm_id = $1 AND s.id = $2"
 
 
@@ -191,7 +198,7 @@ async def lock(tx: Transaction, session_id: str) -> Session:
     Raises:
         SessionNotFound: there is none of that id.
     """
-    return await _one(tx.db, f"SELECT {COLUMNS}, {_OWNER} {_BY_ID} FOR NO KEY UPDATE OF s", session_id)
+    return await _one(tx.db, f"SELECT {COLUMNS}, {_OWNER}, {_OF_ITS_REALM} {_BY_ID} FOR NO KEY UPDATE OF s", session_id)
 
 
 async def update(
@@ -235,7 +242,8 @@ async def archive(tx: Transaction, session: Session) -> Session:
         return session
     now = clock.now()
     await tx.db.execute("UPDATE sessions SET archived_at = $2, updated_at = $2 WHERE id = $1", session.id, now)
-    await tx.append(Entry(session.id, session.fence, None, [SessionArchived(clock.rfc3339(now))]))
+    archived = await tx.append(Entry(session.id, session.fence, None, [SessionArchived(clock.rfc3339(now))]))
+    await outbox.announce(tx.db, session.id, archived.last_seq, SessionArchived.type)
     return await lock(tx, session.id)
 
 
@@ -263,7 +271,7 @@ async def erase(tx: Transaction, session: Session, *, forgets_keys: bool = True)
             made: a repeat of it finds that this is gone, and makes nothing.
     """
     await tx.db.execute("DELETE FROM sessions WHERE id = $1", session.id)
-    for table in ("turns", "messages", "events", "stream_tickets"):
+    for table in ("turns", "messages", "events", "stream_tickets", "webhook_watches", "webhook_deliveries", "webhooks"):
         await tx.db.execute(f"DELETE FROM {table} WHERE session_id = $1", session.id)
     await tx.db.execute(
         "DELETE FROM idempotency_keys WHERE session_id = $1 AND ($2 OR response IS NOT NULL)", session.id, forgets_keys
@@ -357,6 +365,8 @@ def session_from(row: Row) -> Session:
         running_ms=row["running_ms"],
         tool_call_count=row["tool_call_count"],
         summed_up_to=row["summed_up_to"],
+        brings_providers=bool(row.get("brings_providers")),
+        is_watched=bool(row.get("is_watched")),
     )
 
 

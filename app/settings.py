@@ -84,7 +84,15 @@ class Settings(BaseSettings):
     outbound_inside: list[str] = Field(
         [], description="JSON list of hosts and CIDRs inside that tools may reach; everything inside is refused otherwise."
     )
-    outbound_http: bool = Field(False, description="Whether tools may use plain http.")
+    outbound_tenants_inside: list[str] = Field(
+        [], description="The same for what callers name: webhooks, hooks of sessions, base URLs of providers."
+    )
+    outbound_http: bool = Field(False, description="Whether tools, and what callers name, may use plain http.")
+    seal_keys: str | None = Field(
+        None,
+        repr=False,
+        description="Keys that tenants' secrets are sealed with, `id:base64` with commas; the first seals, all open.",
+    )
     hooks: str | None = Field(
         None, repr=False, description="The hooks, as docs/hooks.md has them: a JSON object, or the path of a file; unset: none."
     )

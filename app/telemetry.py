@@ -50,6 +50,7 @@ RECOVERED = _counter("turns_recovered", "Turns that were taken over from an atte
 HOOKS_DROPPED = _counter(
     "background_hooks_dropped", "Hooks in the background that were not asked, because too many were under way."
 )
+WEBHOOKS = _counter("webhook_attempts", "Tries at deliveries that were made here.", "outcome")
 REQUESTS = _counter("http_requests", "HTTP requests.", "method", "route", "status")
 REQUEST_SECONDS = _histogram("http_request_seconds", "Time to the head of the response.", _FAST, "route")
 

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from app import realms
 from app.db import migrate
 from app.db.engine import Database
-from app.journal.journal import Journal
-from app.sessions import Options
+from app.journal.journal import Journal, Transaction
+from app.realms import Config
+from app.seals import Seals
+from app.sessions import DEFAULT_REALM, Options
+from app.webhooks import webhook
 from tests.journal.ledger import Node, open_session, start, writing
 from tests.service import ROOT
 from tests.worker.floor import ended
@@ -42,7 +46,7 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
     status, output, _ = await ran(tmp_path, "--help")
 
     assert status == 0
-    for command in ("serve", "migrate", "worker", "keys"):
+    for command in ("serve", "migrate", "reseal", "worker", "keys"):
         assert f" {command} " in output
 
 
@@ -157,6 +161,29 @@ async def test_migrate_brings_an_empty_database_up_to_date_and_then_finds_it_so(
 
     assert first[:2] == (0, "The database was brought up to date.\n")
     assert second[:2] == (0, "The database is up to date.\n")
+
+
+async def test_reseal_says_how_many_secrets_it_has_put_under_the_first_key(
+    tmp_path: Path, database: Database, database_url: str
+) -> None:
+    old = Seals({"old": bytes(32)})
+    async with database.transaction(DEFAULT_REALM) as db:
+        await webhook.create(db, old, url="https://example.com/", types=["turn_failed"], session_id=None)
+        config = Config.model_validate({"providers": {"openai": {"api_key": "sk-canary"}, "gemini": {"api_key": "canary"}}})
+        await realms.put(Transaction(db), config, expected_generation=None, seals=old)
+    keys, new = f"new:{'B' * 43}=,old:{'A' * 43}=", f"new:{'B' * 43}="
+
+    done = [await ran(tmp_path, "reseal", SURICATE_DATABASE_URL=database_url, SURICATE_SEAL_KEYS=keys) for _ in range(2)]
+    refused = [
+        await ran(tmp_path, "reseal", SURICATE_DATABASE_URL=database_url, **given)
+        for given in ({}, {"SURICATE_SEAL_KEYS": f"other:{'B' * 43}="})
+    ]
+
+    assert done == [(0, f"Secrets sealed anew: {count}.\n", "") for count in (3, 0)]
+    assert [(status, "Traceback" in errors) for status, _, errors in refused] == [(1, False)] * 2
+    async with database.transaction(DEFAULT_REALM) as db:
+        brought = (await realms.get(db)).config.brought
+    assert {Seals.parse(new).open(one.sealed_key or "", realm="default") for one in brought.values()} == {"sk-canary", "canary"}
 
 
 async def test_migrate_refuses_a_database_that_lacks_what_it_needs(

@@ -11,9 +11,12 @@ from app.db.engine import Database
 from app.errors import ConfigConflict, InvalidRequest
 from app.journal.journal import Transaction
 from app.realms import Config, Realm, Secret
+from app.seals import Seals
 from app.sessions import DEFAULT_REALM
 
 pytestmark = pytest.mark.anyio
+
+SEALS = Seals({"a": bytes(32)})
 
 
 class Vault(Config):
@@ -25,12 +28,12 @@ class Vault(Config):
 
 async def put(database: Database, config: Config, expected: int | None = None) -> Realm:
     async with database.transaction(DEFAULT_REALM) as db:
-        return await realms.put(Transaction(db), config, expected_generation=expected)
+        return await realms.put(Transaction(db), config, expected_generation=expected, seals=SEALS)
 
 
 async def patch(database: Database, changes: dict[str, Any], expected: int | None = None) -> Realm:
     async with database.transaction(DEFAULT_REALM) as db:
-        return await realms.patch(Transaction(db), changes, expected_generation=expected)
+        return await realms.patch(Transaction(db), changes, expected_generation=expected, seals=SEALS)
 
 
 async def read(database: Database) -> Realm:

@@ -28,8 +28,8 @@ async def capabilities(request: Request, house: Rooms) -> Response:
         config = (await realms.get(db)).config
     defaults = house.defaults(config)
     return as_json({
-        "providers": sorted(house.providers),
-        "open_providers": [name for name in models.OPEN if name in house.providers],
+        "providers": sorted(defaults.providers),
+        "open_providers": [name for name in models.OPEN if name in defaults.providers],
         "default_model": defaults.model,
         "default_provider": defaults.served_by,
         "builtin_tools": [name for name in house.tools.names() if name in builtin.NAMES],

@@ -19,6 +19,7 @@ from app.journal.entry import Entry, Model, TurnChange
 from app.journal.event import Event
 from app.journal.journal import Transaction
 from app.messages import NO_USAGE
+from app.providers.base import Provider
 from app.sessions import Session
 from app.turns import compacting
 from app.turns.claims import session_used
@@ -39,17 +40,19 @@ async def compact(
     async with house.transaction() as tx:
         if await idempotency.begin(tx, key) is not None:
             return as_json(sessions.view(await sessions.get(tx.db, session_id)), headers={"Idempotency-Replayed": "true"})
-        if (await realms.get(tx.db)).config.compacts is False:
+        config = (await realms.get(tx.db)).config
+        if config.compacts is False:
             raise SessionCompactionDisabled
         session = _still(await sessions.lock(tx, session_id))
-        house.providers.choose(session.options.model, session.options.provider)
+        providers = house.vendors.of(config.brought, realm=tx.db.realm)
+        provider = providers[providers.choose(session.options.model, session.options.provider)]
         messages = await history.transcript(tx.db, session.id, summed_up_to=session.summed_up_to)
         parts = compaction.cut(messages)
         if parts is None:
             await idempotency.keep(tx, key, session_id=session.id)
             return as_json(sessions.view(session))
         await _tell(tx, session, CompactionStarted(compaction.tokens_of(messages), len(messages)))
-    outcome = await _sum_up(house, session, parts)
+    outcome = await _sum_up(house, provider, session, parts)
     async with house.transaction() as tx:
         await _conclude(tx, session, parts, outcome)
         # With the summary: where the server dies before it, a repeat makes one.
@@ -57,13 +60,13 @@ async def compact(
         return as_json(sessions.view(await sessions.get(tx.db, session_id)))
 
 
-async def _sum_up(house: House, session: Session, parts: compaction.Cut) -> compaction.Summary | CompactionFailed:
+async def _sum_up(
+    house: House, provider: Provider, session: Session, parts: compaction.Cut
+) -> compaction.Summary | CompactionFailed:
     options = session.options
     try:
         Budget(meters(options.budget_limits, session_used(session))).check()
-        return await compaction.sum_up(
-            house.providers[options.provider], options.model, parts, context_tokens=house.context_tokens(options)
-        )
+        return await compaction.sum_up(provider, options.model, parts, context_tokens=house.context_tokens(options))
     except AgentError as error:
         return CompactionFailed(error.detail, error.usage if isinstance(error, Unsummed) else NO_USAGE)
 

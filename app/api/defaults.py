@@ -88,9 +88,11 @@ class Defaults:
 
         Raises:
             InvalidRequest: the provider of the default model or of a fallback cannot be told, or a parameter is not known.
-            CapabilityUnavailable: this server cannot ask that provider.
+            CapabilityUnavailable: this server cannot ask that provider, or one that the realm brings a key and no URL for.
         """
         try:
+            for name in self.config.brought:
+                self.providers.choose("", name)
             provider = self.providers.choose(self.model, self.config.default_provider)
             self.providers.check_params(provider, self.config.provider_params or {})
             self.fallbacks(None)

@@ -24,9 +24,11 @@ from app.hooks.registry import Registry as Hooks
 from app.idempotency import Request as KeyedRequest
 from app.journal.journal import Journal, Transaction
 from app.limits.quotas import Quotas
+from app.outbound.door import Door, OutboundError
 from app.providers import models
-from app.providers.registry import Providers
+from app.providers.vendors import Vendors
 from app.realms import Config
+from app.seals import Seals
 from app.sessions import Options
 from app.tools.registry import Registry
 from app.turns.claims import Claimant
@@ -39,11 +41,18 @@ _CURSOR = re.compile(r"[0-9]{1,18}\Z")
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """The rooms and values that routes work with; built in `main`."""
+    """The rooms and values that routes work with; built in `main`.
+
+    Args:
+        seals: what secrets of realms are sealed with.
+        outside: the way to URLs that callers name.
+    """
 
     journal: Journal
     claimant: Claimant
-    providers: Providers
+    vendors: Vendors
+    seals: Seals
+    outside: Door
     tools: Registry
     hooks: Hooks
     default_model: str
@@ -106,7 +115,15 @@ class House:
 
     def defaults(self, config: Config) -> Defaults:
         """Return what holds in a realm where a session says nothing."""
-        return Defaults(config, self.providers, self.default_model, self.tools, self.hooks)
+        return Defaults(config, self.vendors.of(config.brought), self.default_model, self.tools, self.hooks)
+
+    async def url_fault(self, url: str, loc: str) -> InvalidRequest | None:
+        """Return why a URL that a caller names may not be reached, to be raised; whoever calls it later checks again."""
+        try:
+            await self.outside.check(url)
+        except OutboundError as error:
+            return InvalidRequest.at(loc, str(error))
+        return None
 
     def context_tokens(self, options: Options) -> int:
         """Return how much a session's model reads at most."""

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from app.api import access, key_schemas, realm_schemas, schemas, views
+from app.api import access, key_schemas, realm_schemas, schemas, views, webhook_schemas
 from app.journal.event import Event
 from app.journal.types import EVENTS
 
@@ -42,6 +42,8 @@ _REQUESTS: tuple[type[BaseModel], ...] = (
     key_schemas.CreateKey,
     key_schemas.RotateKey,
     key_schemas.AskTicket,
+    webhook_schemas.CreateWebhook,
+    webhook_schemas.ChangeWebhook,
 )
 
 

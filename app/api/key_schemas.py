@@ -10,7 +10,7 @@ from app.credentials import tickets
 from app.credentials.caller import Scope
 from app.db.walls import REALM_ID
 
-RealmName = Annotated[str, Field(pattern=REALM_ID.pattern.replace(r"\Z", "$"))]
+RealmName = Annotated[str, Field(pattern="^" + REALM_ID.pattern.replace(r"\Z", "$"))]
 
 
 class CreateKey(Strict):

@@ -1,6 +1,7 @@
 """Routes of the realm's configuration: read, replace, merge."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
@@ -9,7 +10,7 @@ from app import realms
 from app.api import documents, realm_schemas
 from app.api.answers import as_json
 from app.api.dependencies import House, Query, Rooms, body
-from app.realms import Realm
+from app.realms import OwnProviders, Realm
 
 router = APIRouter(tags=["realm"])
 
@@ -40,8 +41,9 @@ async def get(request: Request, house: Rooms) -> Response:
 )
 async def put(house: Rooms, asked: Annotated[realm_schemas.PutConfig, Depends(body(realm_schemas.PutConfig))]) -> Response:
     """Replace the configuration; it takes effect for sessions that are made or changed from then on."""
+    await _check_urls(house, realms.stored(asked.config))
     async with house.transaction() as tx:
-        realm = await realms.put(tx, asked.config, expected_generation=asked.expected_generation)
+        realm = await realms.put(tx, asked.config, expected_generation=asked.expected_generation, seals=house.seals)
         _check(house, realm)
     return _told(realm)
 
@@ -56,10 +58,22 @@ async def patch(
     house: Rooms, asked: Annotated[realm_schemas.PatchConfig, Depends(body(realm_schemas.PatchConfig))]
 ) -> Response:
     """Change the configuration by a merge patch; null removes a key."""
+    await _check_urls(house, asked.config)
     async with house.transaction() as tx:
-        realm = await realms.patch(tx, asked.config, expected_generation=asked.expected_generation)
+        realm = await realms.patch(tx, asked.config, expected_generation=asked.expected_generation, seals=house.seals)
         _check(house, realm)
     return _told(realm)
+
+
+async def _check_urls(house: House, config: Mapping[str, Any]) -> None:
+    """Refuse URLs that may not be reached, before anything is locked; the shape of the rest is checked later."""
+    providers = config.get("providers")
+    for name in OwnProviders.model_fields:
+        own = providers.get(name) if isinstance(providers, dict) else None
+        if isinstance(own, dict) and isinstance(own.get("base_url"), str):
+            fault = await house.url_fault(own["base_url"], f"config.providers.{name}.base_url")
+            if fault is not None:
+                raise fault
 
 
 def _check(house: House, realm: Realm) -> None:

@@ -57,7 +57,7 @@ async def list_models(request: Request, house: Rooms) -> Response:
     defaults = house.defaults(config)
     provider = defaults.served_by
     default = None if provider is None else (provider, defaults.model)
-    listed: list[tuple[str, str]] = [*models.current(house.providers)]
+    listed: list[tuple[str, str]] = [*models.current(defaults.providers)]
     if default is not None and default not in listed:
         listed.append(default)
     return as_json({
@@ -70,5 +70,5 @@ async def list_models(request: Request, house: Rooms) -> Response:
             }
             for provider, model in listed
         ],
-        "open_providers": [name for name in models.OPEN if name in house.providers],
+        "open_providers": [name for name in models.OPEN if name in defaults.providers],
     })

@@ -40,6 +40,13 @@ realms = Table(
     Column("realm_id", Text, primary_key=True),
     Column("config", Text, nullable=False, comment="JSON text: the keys that are set"),
     Column("generation", BigInteger, nullable=False, server_default=_ZERO, comment="how often it has changed"),
+    Column(
+        "brings_providers",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether `config` has keys or URLs of vendors",
+    ),
 )
 
 sessions = Table(
@@ -336,6 +343,57 @@ usage_days = Table(
     Column("model", Text, nullable=False),
     *(Column(name, BigInteger, nullable=False) for name in _COUNTS),
     PrimaryKeyConstraint("realm_id", "day", "credential", "provider", "model"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("id", Uuid, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("types", ARRAY(Text), nullable=False, comment="of events that it is told of"),
+    Column("session_id", Uuid, comment="the only session it is told of; null is all"),
+    Column("secret", Text, nullable=False, comment="sealed, with a dot in it, or as it is"),
+    Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("created_at", _AT, nullable=False),
+    Column("updated_at", _AT, nullable=False),
+    Index("webhooks_by_realm", "realm_id", "id"),
+    Index("webhooks_by_session", "session_id", postgresql_where=text("session_id IS NOT NULL")),
+)
+
+webhook_watches = Table(
+    "webhook_watches",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("session_id", Uuid, nullable=False),
+    Column("turn_id", Uuid, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="up to which the turn's log has become deliveries"),
+    PrimaryKeyConstraint("session_id", "turn_id"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("realm_id", Text, nullable=False),
+    Column("id", Uuid, primary_key=True),
+    Column("webhook_id", Uuid, nullable=False),
+    Column("session_id", Uuid, nullable=False),
+    Column("turn_id", Uuid),
+    Column("seq", BigInteger, nullable=False, comment="of the event that is told"),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'pending'")),
+    Column("attempts", Integer, nullable=False, server_default=_ZERO),
+    Column("due_at", _AT, nullable=False, comment="next try, or when the claim of this one runs out; by the database's clock"),
+    Column("last_status", Integer, comment="HTTP status of the last answer"),
+    Column("last_error", Text),
+    Column("created_at", _AT, nullable=False),
+    Column("ended_at", _AT, comment="null while pending"),
+    UniqueConstraint("webhook_id", "session_id", "seq", name="webhook_deliveries_once"),
+    CheckConstraint("status IN ('pending', 'delivered', 'dead')", name="status_known"),
+    Index("webhook_deliveries_due", "due_at", postgresql_where=text("status = 'pending'")),
+    Index("webhook_deliveries_by_webhook", "webhook_id", "id"),
+    Index("webhook_deliveries_by_session", "session_id"),
+    Index("webhook_deliveries_by_end", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
 )
 
 schema_floor = Table(

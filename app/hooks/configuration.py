@@ -1,6 +1,8 @@
 """The server's hooks as its operator writes them: one JSON object, in a file or in the setting itself."""
 
+import ipaddress
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
@@ -12,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from app.errors import StartupError
 from app.hooks import endpoint
 from app.hooks.base import MAX_TIMEOUT_MS, REWRITABLE, Capability, Mode, Point
+from app.outbound.addresses import Inside
 
 MIN_SECRET_CHARACTERS: Final = 16
 POINTS: Final[frozenset[Point]] = frozenset(get_args(Point))
@@ -110,13 +113,23 @@ class Configuration(Strict):
 
     Args:
         secret: what requests to URLs are signed with, those of sessions' own hooks included.
-        allowed_hosts: `host` or `host:port`, to which sessions may add hooks; none by default.
+        allowed_hosts: `host` or `host:port`, to which sessions may add hooks; none by default. An address among them may lie
+            inside; a name leads to the public internet alone, since whoever holds it can turn it.
         hooks: in order of registration.
     """
 
     secret: Secret | None = None
     allowed_hosts: list[Annotated[AllowedHost, BeforeValidator(_allowed_host)]] = Field(default_factory=list)
     hooks: list[Entry] = Field(default_factory=list)
+
+    @property
+    def inside(self) -> Inside:
+        """The addresses that `allowed_hosts` gives as such."""
+        found = []
+        for allowed in self.allowed_hosts:
+            with suppress(ValueError):
+                found.append(ipaddress.ip_network(allowed.host))
+        return Inside(networks=tuple(found))
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Configuration":

@@ -1,4 +1,4 @@
-"""A hook behind HTTP: one signed POST, no redirect, no proxy of the environment, and an answer of a bounded size.
+"""A hook behind HTTP: one signed POST through the door that is given, whose answer is bounded.
 
 The receiver checks `X-Suricate-Signature: t=<unix seconds>,v1=<hex>`, where the hex is the HMAC-SHA256 of `<t>.<body>` under
 the secret that both sides know, and refuses old times.
@@ -6,17 +6,17 @@ the secret that both sides know, and refuses old times.
 
 import hashlib
 import hmac
-from contextlib import aclosing
 from typing import Final
 
 import httpx2
 
 from app import clock
-from app.hooks.base import MAX_BODY_BYTES, HookFault
+from app.hooks.base import MAX_TIMEOUT_MS, HookFault
+from app.outbound.door import Door, OutboundError
+from app.outbound.transport import DEFAULT_PORTS
 
 SIGNATURE_HEADER: Final = "x-suricate-signature"
 MAX_PORT: Final = 65_535
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Endpoint:
@@ -24,35 +24,35 @@ class Endpoint:
 
     Args:
         secret: what requests are signed with.
-        transport: shared by all endpoints; whoever made it closes it.
+        door: where it may lead, and how much it may answer; whoever made it closes it.
     """
 
-    def __init__(self, url: httpx2.URL, secret: str, transport: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, url: httpx2.URL, secret: str, door: Door) -> None:
         self._url = url
         self._secret = secret
-        self._transport = transport
+        self._door = door
 
     async def answer(self, body: bytes) -> bytes:
         """Post the payload and return the body of a 200.
 
         Raises:
-            HookFault: it cannot be reached, hung up, or answered with another status, compressed, or too much.
+            HookFault: it may not or cannot be reached, hung up, or answered with another status, compressed, or too much.
         """
         headers = {
             "accept": "application/json",
-            "accept-encoding": "identity",
             "content-type": "application/json",
             "user-agent": "suricate",
             SIGNATURE_HEADER: signature(self._secret, body, at=clock.epoch_milliseconds() // 1000),
         }
         try:
-            response = await self._transport.handle_async_request(
-                httpx2.Request("POST", self._url, headers=headers, content=body)
+            answer = await self._door.request(
+                "POST", str(self._url), content=body, headers=headers, timeout_seconds=MAX_TIMEOUT_MS / 1000
             )
-            async with aclosing(response):
-                return await _content(response)
-        except (httpx2.TransportError, UnicodeError) as error:  # the latter of a name that the resolver cannot take
-            raise HookFault("The hook cannot be reached, or hung up before its answer was whole.") from error
+        except OutboundError as error:
+            raise HookFault(f"The hook gave no answer. {error}") from error
+        if answer.status != httpx2.codes.OK:
+            raise HookFault(f"The hook answered {answer.status}.")
+        return answer.body
 
 
 def signature(secret: str, body: bytes, *, at: int) -> str:
@@ -83,17 +83,3 @@ def url_of(text: str) -> httpx2.URL:
 def port_of(url: httpx2.URL) -> int:
     """Return the port that a URL leads to."""
     return url.port if url.port is not None else DEFAULT_PORTS[url.scheme]
-
-
-async def _content(response: httpx2.Response) -> bytes:
-    if response.status_code != httpx2.codes.OK:
-        raise HookFault(f"The hook answered {response.status_code}.")
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise HookFault("The hook's answer is compressed, though that was not asked for.")
-    stream, content = response.stream, bytearray()
-    assert isinstance(stream, httpx2.AsyncByteStream)
-    async for piece in stream:
-        content += piece
-        if len(content) > MAX_BODY_BYTES:
-            raise HookFault(f"The hook's answer is larger than {MAX_BODY_BYTES} bytes.")
-    return bytes(content)

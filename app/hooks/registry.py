@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import httpx2
 from pydantic import SecretStr
 
 from app.errors import InvalidRequest
@@ -13,21 +12,24 @@ from app.hooks.base import Answerer, Hook
 from app.hooks.configuration import Configuration, Entry
 from app.hooks.endpoint import Endpoint
 from app.hooks.override import FIELD, Added
+from app.outbound.door import Door
 
 
 class Registry:
     """All hooks that a session can have.
 
     Args:
-        transport: makes the calls of hooks with a URL; whoever made it closes it.
+        door: for the configuration's own URLs.
+        sessions_door: for those that sessions add. Whoever made the doors closes them.
 
     Raises:
         StartupError: an entry point cannot be had.
     """
 
-    def __init__(self, configuration: Configuration, transport: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, configuration: Configuration, door: Door, sessions_door: Door) -> None:
         self._configuration = configuration
-        self._transport = transport
+        self._door = door
+        self._sessions_door = sessions_door
         self._hooks = {entry.id: self._hook(entry) for entry in configuration.hooks}
 
     def hooks(self, override: Any = None) -> Sequence[Hook]:
@@ -88,10 +90,10 @@ class Registry:
         if entry.entry_point is not None:
             return plugin.load(entry.entry_point)
         assert entry.url is not None
-        return Endpoint(entry.url, _known(entry.secret or self._configuration.secret), self._transport)
+        return Endpoint(entry.url, _known(entry.secret or self._configuration.secret), self._door)
 
     def _added(self, added: Added) -> Hook:
-        answerer = Endpoint(added.url, _known(self._configuration.secret), self._transport)
+        answerer = Endpoint(added.url, _known(self._configuration.secret), self._sessions_door)
         return Hook(
             added.id,
             frozenset({added.point}),

@@ -14,6 +14,7 @@ from app.main import doors
 from app.main.rooms import Rooms
 from app.settings import Settings
 
+MOST_JWKS_BYTES = 1024 * 1024
 JWKS_SECONDS = 5.0  # for an issuer's keys; a request waits for them
 
 
@@ -56,8 +57,7 @@ def _tokens(settings: Settings, stack: AsyncExitStack) -> Tokens | None:
     stack.push_async_callback(door.aclose)
 
     async def fetch(url: str) -> bytes:
-        answer = await door.request("GET", url, headers={"accept": "application/json"}, timeout_seconds=JWKS_SECONDS)
-        return answer.body
+        return await door.get(url, limit_bytes=MOST_JWKS_BYTES, seconds=JWKS_SECONDS)
 
     issuer = Issuer(
         settings.jwt_issuer,

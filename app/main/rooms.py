@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app import ids, redaction
+from app import ids, realms, redaction
 from app.agent.loop import Limits
 from app.agent.points import Panel
 from app.agent.step import RetryPolicy
@@ -29,16 +29,19 @@ from app.journal.notify import Notify
 from app.journal.wakeups import Carrier
 from app.main import doors, traces, vendors
 from app.nodes import Kind, Node
+from app.outbound.door import Door
 from app.pace import Pace
-from app.providers.registry import Providers
-from app.providers.transport import Transport
+from app.providers.vendors import Vendors
+from app.seals import Seals
 from app.settings import Settings
 from app.tools import config
 from app.tools.builtin import Datetime, Tasks, Wait
 from app.tools.registry import Registry
 from app.traces import NO_TRACER, Tracer
 from app.turns import claims
+from app.webhooks import webhook
 from app.worker.brief import Bench
+from app.worker.courier import Courier
 from app.worker.housekeeping import book_always, erase_always, sweep_always
 from app.worker.pool import Pool
 
@@ -54,7 +57,10 @@ class Rooms:
 
     journal: Journal
     pool: Pool
-    providers: Providers
+    courier: Courier
+    vendors: Vendors
+    seals: Seals
+    outside: Door
     tools: Registry
     hooks: Hooks
 
@@ -171,6 +177,23 @@ async def migrate_only(settings: Settings) -> bool:
             await database.aclose()
 
 
+async def reseal_all(settings: Settings) -> int:
+    """Seal every secret of every realm with the newest key.
+
+    Returns:
+        How many were sealed with another, or not at all.
+
+    Raises:
+        StartupError, StoreUnavailable: as `database_alone`; also where there is no key.
+        Unsealable: one cannot be opened; nothing was changed.
+    """
+    seals = Seals.parse(settings.seal_keys)
+    if not seals.has_key:
+        raise StartupError("SURICATE_SEAL_KEYS has to be set: its first key seals, and all of them open.")
+    async with database_alone(settings) as database, database.transaction(EVERY_REALM) as db:
+        return await realms.seal_anew(db, seals) + await webhook.seal_anew(db, seals)
+
+
 def _node(settings: Settings, kind: Kind) -> Node:
     where = socket.gethostname(), os.getpid()
     return Node(ids.node_id(), settings.lease_seconds, kind, traces.version(), *where, settings.max_live_turns)
@@ -179,13 +202,15 @@ def _node(settings: Settings, kind: Kind) -> Node:
 async def _build(settings: Settings, node: Node, database: Database, stack: AsyncExitStack, tracer: Tracer) -> Rooms:
     pace = Pace(settings.delta_interval_ms / 1000)
     journal = Journal(database, node.id, pace=pace, carrier=_carrier(settings, database))
-    providers = await vendors.providers(settings, pace, stack)
+    seals, outside = Seals.parse(settings.seal_keys), doors.for_callers(settings)
+    asked = vendors.configured(settings, vendors.ways(settings, pace, outside, stack), seals)
     tools = await _tools(settings, stack)
     hooks = _hooks(settings, stack)
     panel = Panel(hooks, await stack.enter_async_context(background.opened()))
-    bench = Bench(journal, providers, tools, limits(settings), panel, tracer)
+    bench = Bench(journal, asked.of({}), tools, limits(settings), panel, tracer, asked)
     pool = Pool(bench, node, grace_seconds=settings.shutdown_grace_seconds)
-    return Rooms(journal, pool, providers, tools, hooks)
+    courier = Courier(database, doors.for_webhooks(settings), seals)
+    return Rooms(journal, pool, courier, asked, seals, outside, tools, hooks)
 
 
 def limits(settings: Settings) -> Limits:
@@ -212,11 +237,12 @@ def _carrier(settings: Settings, database: Database) -> Carrier:
 
 
 def _hooks(settings: Settings, stack: AsyncExitStack) -> Hooks:
-    transport = Transport(max_idle=0)
-    stack.push_async_callback(transport.aclose)
     configured = configuration.load(settings.hooks)
     redaction.learn(configured.secrets)
-    return Hooks(configured, transport)
+    ways = doors.for_hooks(settings, configured)
+    for door in ways:
+        stack.push_async_callback(door.aclose)
+    return Hooks(configured, *ways)
 
 
 async def _tools(settings: Settings, stack: AsyncExitStack) -> Registry:
@@ -241,6 +267,7 @@ async def _work(rooms: Rooms) -> None:
         tasks.create_task(rooms.journal.wakeups.run())
         tasks.create_task(rooms.journal.subscriptions.poll())
         tasks.create_task(rooms.pool.run())
+        tasks.create_task(rooms.courier.run())
         tasks.create_task(sweep_always(rooms.journal.database))
         tasks.create_task(erase_always(rooms.journal))
         tasks.create_task(book_always(rooms.journal.database))

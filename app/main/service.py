@@ -22,6 +22,7 @@ from app.api import (
     tool_results,
     turns,
     usage,
+    webhooks,
 )
 from app.api.access import Guards
 from app.api.dependencies import House
@@ -65,7 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(access.admit)],
     )
-    for room in (sessions, compaction, copies, turns, tool_results, events, realm, keys, nodes, usage, capabilities, service):
+    talk = (sessions, compaction, copies, turns, tool_results, events)
+    for room in (*talk, webhooks, realm, keys, nodes, usage, capabilities, service):
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)
@@ -79,7 +81,9 @@ def _house(settings: Settings, rooms: Rooms, guards: Guards) -> House:
         quotas=guards.quotas,
         journal=rooms.journal,
         claimant=rooms.pool,
-        providers=rooms.providers,
+        vendors=rooms.vendors,
+        seals=rooms.seals,
+        outside=rooms.outside,
         tools=rooms.tools,
         hooks=rooms.hooks,
         default_model=settings.default_model,

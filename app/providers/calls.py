@@ -12,14 +12,16 @@ from typing import Final, Protocol
 import httpx2
 
 from app.errors import ProviderError, StartupError
+from app.outbound.door import OutboundError
+from app.outbound.transport import Transport
 from app.providers import refusals
 from app.providers.base import ModelChunk
 from app.providers.deadlines import Deadlines, Watch
 from app.providers.sse import SseParser
-from app.providers.transport import Transport
 
 MAX_ERROR_BODY_BYTES: Final = 64 * 1024  # read to tell one refusal from another; real ones are under 1 KiB
 ERROR_BODY_SECONDS: Final = 5.0
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024  # of a stream; the longest real answers take a tenth of it
 AFTER_FINISH_SECONDS: Final = 5.0  # how long the usage may take after the finish marker
 AFTER_DONE_SECONDS: Final = 0.05  # how long the end may take after the last event, so that the connection can be used again
 NO_STREAM: Final = ("text/html", "application/json")  # a 200 of these types is a wrong address, not a broken stream
@@ -90,8 +92,11 @@ class Caller:
             watch = stack.enter_context(Watch(self._deadlines.total_seconds))
             response = await stack.enter_async_context(aclosing(await self._send(path, content, watch)))
             await _check_is_answer(response, watch)
-            parser, body = SseParser(), aiter(_body(response))
+            parser, body, left = SseParser(), aiter(_body(response)), MAX_ANSWER_BYTES
             while not reader.is_done and (piece := await self._next(body, watch, reader)) is not None:
+                left -= len(piece)
+                if left < 0:
+                    raise ProviderError("PROVIDER_PROTOCOL", f"The provider's answer is over {MAX_ANSWER_BYTES} bytes.")
                 for chunk in reader.read(parser.feed(piece)):
                     yield chunk
             if reader.is_done:
@@ -111,6 +116,8 @@ class Caller:
             return await watch.wait(answer, self._deadlines.first_byte_seconds)
         except TimeoutError as error:
             raise refusals.unavailable("The provider did not begin to answer in time.") from error
+        except OutboundError as error:
+            raise refusals.unavailable(f"The provider's URL was not asked. {error}") from error
         except httpx2.TransportError as error:
             raise refusals.unavailable("The provider cannot be reached, or hung up before it answered.") from error
 

@@ -16,10 +16,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from app import redaction
 from app.errors import StartupError
+from app.outbound.door import Door
 from app.providers.base import ToolSpec
 from app.tools.base import Tool
 from app.tools.http import Endpoint, HttpTool
-from app.tools.outbound import Door
 from app.tools.registry import SEPARATOR, Registry
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import Any, Final
 import orjson
 
 from app import redaction
+from app.outbound.door import Answer, Door, OutboundError
 from app.providers.base import ToolSpec
 from app.tools.base import ToolError, call_id
-from app.tools.outbound import Answer, Door, OutboundError
 
 MOST_EXPLANATION: Final = 1_000  # characters of a refusal's body that the model reads
 

@@ -21,10 +21,10 @@ from mcp.client._transport import TransportStreams
 from mcp.client.streamable_http import streamable_http_client
 
 from app import clock, redaction
+from app.outbound.door import Door
 from app.providers.base import ToolSpec
 from app.tools import stdio
 from app.tools.base import ToolError
-from app.tools.outbound import Door
 from app.tools.registry import SEPARATOR
 
 MOST_TOOLS: Final = 128

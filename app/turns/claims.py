@@ -29,6 +29,7 @@ class Claim:
         session_used, turn_used: what budgets count, before this attempt.
         summed_up_to: the session's, when the claim was made.
         has_open_step: whether an attempt before this one has left a step whose calls are to be looked at.
+        brings_providers: whether the realm has keys or URLs of vendors of its own.
     """
 
     realm: str
@@ -47,6 +48,7 @@ class Claim:
     summed_up_to: int = 0
     session_used: Used = field(default_factory=Used)
     turn_used: Used = field(default_factory=Used)
+    brings_providers: bool = False
 
 
 class Claimant(Protocol):
@@ -103,6 +105,7 @@ def claim_of(session: Session, live: Turn, grant: Grant, *, attempt: int) -> Cla
         summed_up_to=session.summed_up_to,
         session_used=session_used(session),
         turn_used=Used(live.spent_tokens, live.running_ms / 1000, live.tool_calls),
+        brings_providers=session.brings_providers,
     )
 
 

@@ -14,6 +14,7 @@ from app.journal.types import TurnCancelled, TurnQueued
 from app.sessions import Session
 from app.turns import boundary, endings, opening, turn
 from app.turns.claims import Claimant
+from app.webhooks import outbox
 
 OnBusy: TypeAlias = Literal["reject", "queue", "steer", "interrupt"]
 
@@ -147,6 +148,8 @@ async def stop_after_step(tx: Transaction, session: Session, seen_turn_id: str, 
 
 async def _queue(tx: Transaction, session: Session, turn_id: str, new: NewTurn) -> None:
     number, seq = session.turn_count + 1, session.last_seq + 1
+    if session.is_watched:
+        await outbox.mark(tx.db, session.id, turn_id)
     await tx.db.execute(
         """WITH counted AS (UPDATE sessions SET turn_count = $3, queued_turns = queued_turns + 1 WHERE id = $1)
            INSERT INTO turns (session_id, id, number, status, prompt, overrides, attempt, first_seq, last_seq, created_at,

@@ -15,6 +15,7 @@ from app.messages import Block, Message, Text, load_content
 from app.sessions import Session
 from app.turns.claims import LEASE_UNTIL, Claim, Claimant, Grant, session_used
 from app.turns.turn import Turn
+from app.webhooks import outbox
 
 _TAKE_SESSION = """
 UPDATE sessions SET fence = fence + 1, append_number = 0, status = 'running', current_turn_id = $2, updated_at = $3,
@@ -53,6 +54,8 @@ class Opening:
 
 async def begin(tx: Transaction, session: Session, opening: Opening, claimant: Claimant) -> None:
     """Make a new turn of an idle session its live one."""
+    if session.is_watched:
+        await outbox.mark(tx.db, session.id, opening.turn_id)
     grant = Grant.by(claimant)
     await tx.db.execute(
         _INSERT,
@@ -114,6 +117,7 @@ async def _announce(tx: Transaction, session: Session, opening: Opening, grant: 
             history=history,
             summed_up_to=session.summed_up_to,
             session_used=session_used(session),
+            brings_providers=session.brings_providers,
         )
         tx.after_commit.append(partial(claimant.take, claim))
 

@@ -17,6 +17,7 @@ from app.journal.journal import Journal
 from app.messages import Message
 from app.providers import models
 from app.providers.base import Provider
+from app.providers.vendors import Vendors
 from app.sessions import Options
 from app.tools import builtin
 from app.tools.external import External
@@ -35,6 +36,7 @@ class Bench:
     Args:
         panel: the hooks; None asks no one.
         tracer: who is told what attempts took.
+        vendors: makes the providers of a realm that brings keys or URLs of its own; None leaves it with `providers`.
     """
 
     journal: Journal
@@ -43,6 +45,7 @@ class Bench:
     limits: Limits
     panel: Panel | None = None
     tracer: Tracer = NO_TRACER
+    vendors: Vendors | None = None
 
     def points(self, session_id: str, turn_id: str, options: Options) -> Points:
         """Return the points at which hooks are asked of a turn.
@@ -80,7 +83,8 @@ class Brief:
             Fenced: the turn is not this attempt's any more.
         """
         claim, options = self._claim, self._claim.options
-        provider = self._bench.providers.get(options.provider)
+        providers = await self._providers()
+        provider = providers.get(options.provider)
         if provider is None:
             raise AgentError("PROVIDER_UNAVAILABLE", f"The provider {options.provider} is not configured on this node.")
         state = await self.current_step() if claim.has_open_step else None
@@ -104,7 +108,7 @@ class Brief:
             context_tokens=models.context_tokens(
                 options.provider, options.model, unknown=self._bench.limits.unknown_context_tokens
             ),
-            fallbacks=self._fallbacks(options),
+            fallbacks=self._fallbacks(options, providers),
             is_new=state is None and not claim.steps,
         )
 
@@ -128,11 +132,18 @@ class Brief:
         async with self._bench.journal.database.transaction(self._claim.realm) as db:
             return (await realms.get(db)).config.compacts
 
-    def _fallbacks(self, options: Options) -> list[Fallback]:
+    async def _providers(self) -> Mapping[str, Provider]:
+        """Return whom the turn may ask; only a realm that brings something costs a look at its configuration."""
+        if self._bench.vendors is None or not self._claim.brings_providers:
+            return self._bench.providers
+        async with self._bench.journal.database.transaction(self._claim.realm) as db:
+            return self._bench.vendors.of((await realms.get(db)).config.brought, realm=db.realm)
+
+    def _fallbacks(self, options: Options, providers: Mapping[str, Provider]) -> list[Fallback]:
         """Return the models to fall back on, without those that this node cannot ask."""
         found: list[Fallback] = []
         for named in options.fallback_models:
-            provider = self._bench.providers.get(named["provider"])
+            provider = providers.get(named["provider"])
             if provider is None:
                 log.warning("fallback_not_configured", provider=named["provider"], model=named["model"])
                 continue

@@ -10,6 +10,7 @@ from app.credentials import tickets
 from app.db.engine import EVERY_REALM, Database
 from app.errors import StoreUnavailable
 from app.journal.journal import Journal
+from app.webhooks import deliveries
 
 SWEEP_SECONDS = 600
 ERASE_SECONDS = 2.0
@@ -25,9 +26,10 @@ async def sweep_always(database: Database) -> None:
         try:
             async with database.transaction(EVERY_REALM) as db:
                 keys, lost, ended = await idempotency.sweep(db), await nodes.sweep(db), await tickets.sweep(db)
+                told = await deliveries.sweep(db)
         except StoreUnavailable:
             continue
-        log.info("swept", idempotency_keys=keys, nodes=lost, tickets=ended)
+        log.info("swept", idempotency_keys=keys, nodes=lost, tickets=ended, webhook_deliveries=told)
 
 
 async def erase_always(journal: Journal, *, grace_seconds: float = expiry.GRACE_SECONDS) -> None:

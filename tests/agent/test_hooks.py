@@ -13,7 +13,8 @@ from app.hooks.base import MAX_BODY_BYTES, Capability, Hook, Point
 from app.hooks.endpoint import Endpoint, url_of
 from app.hooks.plugin import Plugin
 from app.journal.asides import HookCompleted, HookDenied, HookFailed, HookRewriteApplied, HookStarted
-from app.providers.transport import Transport
+from app.outbound.addresses import EVERYWHERE
+from app.outbound.door import Door, Policy
 from tests.hooks.receiver import SECRET, Received, deciding, receiving, whole
 
 pytestmark = pytest.mark.anyio
@@ -59,9 +60,10 @@ async def tasks() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    async with Transport() as opened:
-        yield opened
+async def door() -> AsyncIterator[Door]:
+    door = Door(Policy(EVERYWHERE, allows_http=True))
+    yield door
+    await door.aclose()
 
 
 async def run(
@@ -225,11 +227,9 @@ async def test_payload_that_no_hook_can_take_fails_before_it_is_sent(scribe: Scr
     [(b"", True), (b"HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{", True), (whole(b"{}", status="503 No"), False)],
     ids=["silence", "a broken-off answer", "503"],
 )
-async def test_endpoint_that_does_not_answer_in_time_or_well_fails_closed(
-    transport: Transport, answer: bytes, hangs: bool
-) -> None:
+async def test_endpoint_that_does_not_answer_in_time_or_well_fails_closed(door: Door, answer: bytes, hangs: bool) -> None:
     async with receiving(answer, hangs=hangs) as receiver:
-        asked = Endpoint(url_of(receiver.url), SECRET, transport)
+        asked = Endpoint(url_of(receiver.url), SECRET, door)
         outcome = await run(Hook("a", frozenset({"turn_started"}), asked, "guardrail", timeout_ms=100))
 
     (failed,) = [event for event in outcome.events if isinstance(event, HookFailed)]
@@ -237,12 +237,12 @@ async def test_endpoint_that_does_not_answer_in_time_or_well_fails_closed(
     assert isinstance(outcome.stop, Failure)
 
 
-async def test_endpoint_is_asked_and_its_rewrite_applied(transport: Transport) -> None:
+async def test_endpoint_is_asked_and_its_rewrite_applied(door: Door) -> None:
     def shout(request: Received) -> bytes:
         return deciding(rewriting({"text": request.payload["text"].upper()}))
 
     async with receiving(shout) as receiver:
-        asked = Endpoint(url_of(receiver.url), SECRET, transport)
+        asked = Endpoint(url_of(receiver.url), SECRET, door)
         hook = Hook("loud", frozenset({"turn_completed"}), asked, "rewrite")
         outcome = await run(hook, point="turn_completed", payload={"text": "paris", "session_id": "s"})
 

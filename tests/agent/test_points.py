@@ -23,7 +23,7 @@ from app.hooks.configuration import NO_HOOKS
 from app.hooks.registry import Registry as HookRegistry
 from app.journal.types import ToolResultReceived
 from app.messages import Message, Text, ToolResult, ToolUse
-from app.providers.transport import Transport
+from app.outbound.door import Door, Policy
 from app.tools.external import External
 from app.tools.registry import Registry
 from tests.agent.doubles import AT_ONCE, Acting, Book, Played, assert_valid, brief, call, carried_out, echo, task_of
@@ -185,11 +185,11 @@ async def test_callers_call_that_was_denied_before_has_no_result_to_ask_about(be
 
 
 async def test_override_that_does_not_fit_any_more_fails_the_turn(beside: Background) -> None:
-    async with Transport() as transport:
-        panel = Panel(HookRegistry(NO_HOOKS, transport), beside)
+    door = Door(Policy())
+    panel = Panel(HookRegistry(NO_HOOKS, door, door), beside)
 
-        with pytest.raises(AgentError) as caught:
-            panel.points({"disable": ["gone"]}, {})
+    with pytest.raises(AgentError) as caught:
+        panel.points({"disable": ["gone"]}, {})
 
     assert caught.value.reason == "HOOK_FAILED"
 

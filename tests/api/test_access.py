@@ -235,6 +235,13 @@ async def test_repeat_of_making_a_key_makes_none_and_shows_no_secret(walled: Wal
     assert again.headers["idempotency-replayed"] == "true"
 
 
+@pytest.mark.parametrize("realm", ["", "*", "Acme", "\u00cdacme", "a acme", "acme\n", "acme\u0000", "a" * 64])
+async def test_realm_that_has_no_such_name_gets_no_key(walled: Walled, realm: str) -> None:
+    answer = await walled.ask("default:admin", "POST", "/v1/keys", json={"name": "x", "scopes": ["read"], "realm": realm})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
+
+
 async def test_only_an_operator_makes_keys_for_another_realm(walled: Walled) -> None:
     body = {"name": "x", "scopes": ["admin"], "realm": "rival"}
 

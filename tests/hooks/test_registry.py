@@ -7,8 +7,9 @@ import pytest
 
 from app.errors import InvalidRequest, StartupError
 from app.hooks import configuration
+from app.hooks.base import Hook, HookFault
 from app.hooks.registry import Registry
-from app.providers.transport import Transport
+from app.outbound.door import Door, Policy
 from tests.hooks.receiver import SECRET, deciding, receiving
 
 pytestmark = pytest.mark.anyio
@@ -18,9 +19,9 @@ ADDED: dict[str, Any] = {"id": "own", "point": "turn_started", "url": "http://12
 REWRITER: dict[str, Any] = ADDED | {"point": "turn_completed", "capability": "rewrite"}
 
 
-def registry(transport: Transport, *hooks: dict[str, Any]) -> Registry:
+def registry(door: Door, *hooks: dict[str, Any]) -> Registry:
     document = {"secret": SECRET, "allowed_hosts": ["127.0.0.1"], "hooks": hooks}
-    return Registry(configuration.load(orjson.dumps(document).decode()), transport)
+    return Registry(configuration.load(orjson.dumps(document).decode()), door, door)
 
 
 def hook(hook_id: str, **changes: Any) -> dict[str, Any]:
@@ -31,21 +32,21 @@ def ids(found: Registry, override: Any = None) -> list[str]:
     return [hook.id for hook in found.hooks(override)]
 
 
-async def test_without_override_all_hooks_hold_in_their_order(transport: Transport) -> None:
-    assert ids(registry(transport, hook("b"), hook("a"))) == ["b", "a"]
+async def test_without_override_all_hooks_hold_in_their_order(door: Door) -> None:
+    assert ids(registry(door, hook("b"), hook("a"))) == ["b", "a"]
 
 
-async def test_disabled_hooks_are_left_out_and_own_ones_come_last(transport: Transport) -> None:
-    found = registry(transport, hook("a"), hook("b"))
+async def test_disabled_hooks_are_left_out_and_own_ones_come_last(door: Door) -> None:
+    found = registry(door, hook("a"), hook("b"))
 
     assert ids(found, {"disable": ["a"], "entries": [ADDED]}) == ["b", "own"]
     assert ids(found) == ["a", "b"]
 
 
-async def test_own_hook_is_asked_at_its_url_with_the_servers_signature(transport: Transport) -> None:
+async def test_own_hook_is_asked_at_its_url_with_the_servers_signature(door: Door) -> None:
     async with receiving(deciding({"decision": "allow"})) as receiver:
         entry = ADDED | {"url": receiver.url, "capability": "guardrail", "priority": -5, "timeout_ms": 700}
-        (own,) = registry(transport).hooks({"entries": [entry]})
+        (own,) = registry(door).hooks({"entries": [entry]})
         await own.answerer.answer(b"{}")
 
     assert (own.points, own.capability, own.mode, own.priority, own.timeout_ms) == (
@@ -81,8 +82,8 @@ async def test_own_hook_is_asked_at_its_url_with_the_servers_signature(transport
         ({"x" * 100: 1}, "hooks_override." + "x" * 64),
     ],
 )
-async def test_override_that_is_not_valid_is_refused_at_its_place(transport: Transport, override: Any, loc: str) -> None:
-    found = registry(transport, hook("a"), hook("kept", points=["turn_completed"], required=True, priority=3))
+async def test_override_that_is_not_valid_is_refused_at_its_place(door: Door, override: Any, loc: str) -> None:
+    found = registry(door, hook("a"), hook("kept", points=["turn_completed"], required=True, priority=3))
 
     with pytest.raises(InvalidRequest) as caught:
         found.hooks(override)
@@ -91,19 +92,36 @@ async def test_override_that_is_not_valid_is_refused_at_its_place(transport: Tra
     assert [error["loc"] for error in errors] == [loc]
 
 
-async def test_own_rewriter_may_be_asked_before_a_required_hook(transport: Transport) -> None:
-    found = registry(transport, hook("kept", points=["turn_completed"], required=True, priority=3))
+async def test_own_rewriter_may_be_asked_before_a_required_hook(door: Door) -> None:
+    found = registry(door, hook("kept", points=["turn_completed"], required=True, priority=3))
 
     assert ids(found, {"entries": [REWRITER | {"priority": 2}]}) == ["kept", "own"]
 
 
-async def test_refusal_repeats_no_value(transport: Transport) -> None:
+async def test_refusal_repeats_no_value(door: Door) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        registry(transport).hooks({"disable": ["canary"], "entries": [ADDED | {"url": "http://canary/", "id": "canary"}]})
+        registry(door).hooks({"disable": ["canary"], "entries": [ADDED | {"url": "http://canary/", "id": "canary"}]})
 
     assert "canary" not in str(caught.value.members) + str(caught.value)
 
 
-async def test_entry_point_that_is_not_installed_keeps_the_server_from_starting(transport: Transport) -> None:
+async def test_entry_point_that_is_not_installed_keeps_the_server_from_starting(door: Door) -> None:
     with pytest.raises(StartupError, match="nowhere"):
-        registry(transport, {"id": "a", "points": ["turn_started"], "entry_point": "nowhere", "capability": "observe"})
+        registry(door, {"id": "a", "points": ["turn_started"], "entry_point": "nowhere", "capability": "observe"})
+
+
+def own_hook(host: str, url: str) -> Hook:
+    """Make the hook that a session adds where the server allows a host and lets in nothing else."""
+    configured = configuration.load(orjson.dumps({"secret": SECRET, "allowed_hosts": [host]}).decode())
+    door = Door(Policy(configured.inside, allows_http=True))
+    [added] = Registry(configured, door, door).hooks({"entries": [ADDED | {"url": url}]})
+    return added
+
+
+async def test_own_hook_is_asked_at_an_address_that_was_allowed_and_not_where_an_allowed_name_leads_inside() -> None:
+    async with receiving(deciding({"decision": "allow"})) as receiver:
+        await own_hook("127.0.0.1", receiver.url).answerer.answer(b"{}")
+        with pytest.raises(HookFault, match="may not be reached"):
+            await own_hook("localhost", receiver.url.replace("127.0.0.1", "localhost")).answerer.answer(b"{}")
+
+    assert len(receiver.requests) == 1

@@ -35,7 +35,8 @@ WEB = "The web framework stays at the door"
 DRIVER = "The database driver stays in db"
 CONNECTIONS = "Connections are for rooms that speak SQL or look after leases"
 TABLES = "The tables are described, never run"
-CLIENT = "The outbound HTTP client stays with vendors, tools and hooks"
+CLIENT = "The outbound HTTP client stays with the way out and those that go by it"
+CIPHERS = "Ciphers stay with the seals"
 NATS = "The client of NATS stays with the carrier that is named after it"
 OTLP = "OpenTelemetry stays with the module that is named after its protocol"
 VENDORS = "Vendors know nothing of each other"
@@ -68,6 +69,8 @@ BREAKS = {
     "the door speaks SQL": Break(CONNECTIONS, "api/sessions.py", "from app.db.engine import Connection"),
     "the running server loads the tables": Break(TABLES, "db/engine.py", "from app.db import tables"),
     "the loop calls out": Break(CLIENT, "agent/step.py", "import httpx2"),
+    "a tool calls out by itself": Break(CLIENT, "tools/http.py", "import httpx2"),
+    "a room seals by itself": Break(CIPHERS, "realms.py", "import cryptography.fernet"),
     "wake-ups know their carrier": Break(NATS, "journal/wakeups.py", "import nats"),
     "the loop knows who follows it": Break(OTLP, "agent/step.py", "import opentelemetry.trace"),
     "one vendor leans on another": Break(VENDORS, "providers/scripted.py", "import app.providers.openai_compatible"),

@@ -21,11 +21,13 @@ class Endpoint:
     Args:
         reply: raw bytes written for each request; None answers never.
         repeats: how often `repeated` follows them.
+        hangs: whether the connection stays open after that.
     """
 
     reply: bytes | None = field(default_factory=answer)
     repeated: bytes = b""
     repeats: int = 0
+    hangs: bool = False
     port: int = 0
     heads: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -55,6 +57,8 @@ class Endpoint:
             for _ in range(self.repeats):
                 writer.write(self.repeated)
                 await writer.drain()
+            if self.hangs:
+                await reader.read()
         except (ConnectionError, asyncio.IncompleteReadError):
             self.hung_up.set()
         finally:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from app.errors import StartupError
+from app.outbound.addresses import Inside
+from app.outbound.door import Door, Policy
 from app.tools import config
-from app.tools.addresses import Inside
 from app.tools.builtin import Datetime
-from app.tools.outbound import Door, Policy
 from tests.tools.endpoint import Endpoint, answer, listening
 
 pytestmark = pytest.mark.anyio

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from app.outbound.addresses import Inside
+from app.outbound.door import Door, Policy
 from app.providers.base import ToolSpec
 from app.tools import http
-from app.tools.addresses import Inside
 from app.tools.base import ToolError, calling
 from app.tools.http import HttpTool
-from app.tools.outbound import Door, Policy
 from tests.tools.endpoint import Endpoint, answer, listening
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from mcp import types
 
-from app.tools.addresses import Inside
+from app.outbound.addresses import Inside
+from app.outbound.door import Door, Policy
 from app.tools.base import ToolError
 from app.tools.mcp import (
     MOST_DESCRIPTION_CHARACTERS,
@@ -24,7 +25,6 @@ from app.tools.mcp import (
     Server,
     tool_name,
 )
-from app.tools.outbound import Door, Policy
 from app.tools.stdio import Program
 from tests.tools.endpoint import Endpoint, answer, listening
 

@@ -18,8 +18,9 @@ from app.hooks.base import Point
 from app.hooks.registry import Registry as HookRegistry
 from app.journal.journal import Journal
 from app.nodes import Node
+from app.outbound.addresses import EVERYWHERE
+from app.outbound.door import Door, Policy
 from app.providers.base import Provider, TextChunk
-from app.providers.transport import Transport
 from app.sessions import DEFAULT_REALM
 from app.tools.base import Tool
 from app.tools.registry import Registry
@@ -114,10 +115,11 @@ async def watching(point: Point, told: "asyncio.Queue[dict[str, Any]]") -> Async
         told.put_nowait(received.payload)
         return deciding({"decision": "allow"})
 
-    async with receiving(note) as receiver, background.opened() as beside, Transport() as transport:
+    door = Door(Policy(EVERYWHERE, allows_http=True))
+    async with receiving(note) as receiver, background.opened() as beside:
         hook = {"id": "watch", "points": [point], "url": receiver.url, "capability": "observe"}
         hooks = configuration.load(orjson.dumps({"secret": SECRET, "hooks": [hook]}).decode())
-        yield Panel(HookRegistry(hooks, transport), beside)
+        yield Panel(HookRegistry(hooks, door, door), beside)
 
 
 async def ended(database: Database, session_id: str, turn_id: str) -> Turn:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.providers.transport import HIGH_WATER_BYTES, MAX_HEAD_BYTES, Transport
+from app.outbound.transport import HIGH_WATER_BYTES, MAX_HEAD_BYTES, Transport
 from tests.provider_double import scripts as play
 from tests.provider_double.client import ProviderDouble
 

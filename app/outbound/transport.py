@@ -1,14 +1,14 @@
 """HTTP/1.1 for streams of small pieces: an httpx2 transport on asyncio's protocols and llhttp.
 
 Reading a model's stream is the hottest path after the journal, and httpx2's own transport takes several times longer for
-a piece. This one does what a model call needs and no more: no HTTP/2, no proxies, no redirects, no decompression. A
-response that is closed before its end takes its connection with it.
+a piece. This one does what is needed here and no more: no HTTP/2, no proxies, no redirects, no decompression. A response that
+is closed before its end takes its connection with it. A connection that is kept serves the name alone that it was opened for.
 """
 
 import asyncio
 import ssl
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Self, TypeAlias, cast
 
 import httptools
@@ -23,6 +23,8 @@ MAX_IDLE_PER_ORIGIN: Final = 256
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 Origin: TypeAlias = tuple[str, str, int]
+Places: TypeAlias = Callable[[httpx2.URL], Awaitable[Sequence[str]]]
+"""Says at which addresses a URL's host may be connected to, in the order to try; raises where it may not."""
 
 
 class Transport(httpx2.AsyncBaseTransport):
@@ -30,14 +32,21 @@ class Transport(httpx2.AsyncBaseTransport):
 
     Args:
         ssl_context: for https; by default one that trusts the system's certificates, made when it is first needed.
+        places: asked before each connection, and believed; None leaves it to the system where a name leads.
         pace: how soon after one piece of a body the next is received.
         max_idle: connections to one origin that are kept; 0 makes one for each request, where none may fail on an old one.
     """
 
     def __init__(
-        self, ssl_context: ssl.SSLContext | None = None, *, pace: Pace = UNHURRIED, max_idle: int = MAX_IDLE_PER_ORIGIN
+        self,
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        places: Places | None = None,
+        pace: Pace = UNHURRIED,
+        max_idle: int = MAX_IDLE_PER_ORIGIN,
     ) -> None:
         self._ssl_context = ssl_context
+        self._places = places
         self._max_idle = max_idle
         self._pace = pace
         self._idle: defaultdict[Origin, list[_Connection]] = defaultdict(list)
@@ -66,36 +75,46 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def _connection(self, request: httpx2.Request) -> "_Connection":
         url = request.url
-        origin = (url.scheme, url.host, url.port or DEFAULT_PORTS[url.scheme])
-        idle = self._idle[origin]
+        origin = (url.scheme, url.raw_host.decode("ascii"), url.port or DEFAULT_PORTS.get(url.scheme, 0))
+        idle = self._idle.get(origin, [])
         earliest = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS
         while idle:
             connection = idle.pop()
             if connection.is_usable(earliest):
                 return connection
             connection.abort()
-        return await self._connect(origin, request.extensions.get("timeout", {}).get("connect"))
+        places = [origin[1]] if self._places is None else await self._places(url)
+        return await self._connect(origin, places, request.extensions.get("timeout", {}).get("connect"))
 
-    async def _connect(self, origin: Origin, timeout_seconds: float | None) -> "_Connection":
+    async def _connect(self, origin: Origin, places: Sequence[str], timeout_seconds: float | None) -> "_Connection":
+        """Connect to the first place that can be; nothing was sent to those before it."""
+        failure: httpx2.TransportError = httpx2.ConnectError("no place to connect to")
+        for place in places:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    return await self._connected(origin, place)
+            except TimeoutError:
+                failure = httpx2.ConnectTimeout("no connection in time")
+            except (OSError, UnicodeError) as error:  # the latter of a name that the resolver cannot take
+                failure = httpx2.ConnectError("no connection")
+                failure.__cause__ = error
+        raise failure
+
+    async def _connected(self, origin: Origin, place: str) -> "_Connection":
         scheme, host, port = origin
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self._open, lambda ready: self._keep(origin, ready), self._pace),
-                    host,
-                    port,
-                    ssl=self._tls() if scheme == "https" else None,
-                )
-        except TimeoutError as error:
-            raise httpx2.ConnectTimeout("no connection in time") from error
-        except OSError as error:
-            raise httpx2.ConnectError("no connection") from error
+        is_secure = scheme == "https"
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: _Connection(self._open, lambda ready: self._keep(origin, ready), self._pace),
+            place,
+            port,
+            ssl=self._tls() if is_secure else None,
+            server_hostname=host if is_secure else None,
+        )
         return connection
 
     def _keep(self, origin: Origin, connection: "_Connection") -> None:
-        idle = self._idle[origin]
-        if len(idle) < self._max_idle:
-            idle.append(connection)
+        if len(self._idle.get(origin, ())) < self._max_idle:
+            self._idle[origin].append(connection)
         else:
             connection.abort()
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -14,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from app import clock
-from app.tools.addresses import Address, Inside
-from app.tools.outbound import Answer, Door, OutboundError, Policy
+from app.outbound.addresses import EVERYWHERE, Address, Inside
+from app.outbound.door import Answer, Door, OutboundError, Policy
 from tests.tools.endpoint import Endpoint, answer, listening
 
 pytestmark = pytest.mark.anyio
@@ -171,6 +172,36 @@ async def test_compressed_answer_is_refused() -> None:
     async with listening(Endpoint(bomb)) as endpoint:
         with pytest.raises(OutboundError, match="compressed"):
             await ask(endpoint.url())
+
+
+async def test_document_is_the_body_of_a_200_within_its_limit() -> None:
+    door = Door(LOOPBACK)
+    async with listening(Endpoint(answer(b"x" * 100))) as endpoint:
+        taken = await door.get(endpoint.url(), limit_bytes=100, seconds=5)
+        with pytest.raises(OutboundError, match="limit of 99 bytes"):
+            await door.get(endpoint.url(), limit_bytes=99, seconds=5)
+    async with listening(Endpoint(answer(b"x", status=404))) as endpoint:
+        with pytest.raises(OutboundError, match="404, not 200"):
+            await door.get(endpoint.url(), limit_bytes=100, seconds=5)
+
+    assert taken == b"x" * 100
+
+
+@pytest.mark.parametrize("reply", [None, b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"], ids=["no head", "half a body"])
+async def test_client_gives_up_where_nothing_comes(reply: bytes | None) -> None:
+    async with (
+        listening(Endpoint(reply, hangs=True)) as endpoint,
+        Door(LOOPBACK).client(headers={}, timeout_seconds=0.1) as client,
+    ):
+        with pytest.raises(httpx2.ReadTimeout):
+            await client.get(endpoint.url())
+
+
+async def test_everything_is_let_in_where_the_operator_alone_has_written_it() -> None:
+    async with listening(Endpoint()) as endpoint:
+        given = await ask(endpoint.url("0x7f.1"), Policy(EVERYWHERE, allows_http=True))
+
+    assert given.status == 200
 
 
 async def test_silent_endpoint_is_given_up_at_the_deadline_and_hung_up_on() -> None:

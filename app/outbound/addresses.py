@@ -84,12 +84,18 @@ class Inside:
                 hosts.add(_host(entry))
         return cls(frozenset(hosts), tuple(networks))
 
+    def __or__(self, other: Self) -> Self:
+        """Return what either lets in."""
+        return type(self)(self.hosts | other.hosts, self.networks + other.networks)
+
     def has(self, host: str, address: Address) -> bool:
         """Tell whether a host that was resolved to an address was let in."""
         return host in self.hosts or any(address in network for network in self.networks if network.version == address.version)
 
 
 NOTHING_INSIDE = Inside()
+EVERYWHERE = Inside(networks=(ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")))
+"""For what operators alone have written, and meant."""
 
 
 def _host(entry: str) -> str:

@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from app.errors import StartupError
-from app.tools.addresses import Inside, is_public
+from app.outbound.addresses import Inside, is_public
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The way out, without the rest of the house."""
