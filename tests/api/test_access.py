@@ -252,6 +252,7 @@ async def test_only_an_operator_makes_keys_for_another_realm(walled: Walled) -> 
 
 
 async def test_trail_tells_who_did_what_and_no_more(walled: Walled) -> None:
+    await walled.create("rival:write")
     made = await walled.create("rival:write", prompt="a secret thing", title="a secret title")
     await walled.ask("rival:write", "DELETE", f"/v1/sessions/{made['session_id']}")
     await walled.ask("rival:write", "DELETE", f"/v1/sessions/{made['session_id']}")
