@@ -18,7 +18,7 @@ from tests.api.databases import fresh_database
 from tests.service import Service
 
 EXAMPLES = 12
-JOURNEYS, STEPS = 10, 12
+JOURNEYS, STEPS = 6, 12
 REQUEST_SECONDS = 10
 HELD = [checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance]
 

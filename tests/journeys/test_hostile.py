@@ -1,5 +1,6 @@
 """Hostile text goes in at every door and comes out at every other as it was, and nothing breaks on its way."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.anyio
 Serve = Callable[..., Awaitable[Service]]
 TAKE = {"name": "take", "description": "Takes anything.", "input_schema": {"type": "object"}}
 CALLS = [{"text": text} for text in TEXTS.values()] + [{"value": value} for value in VALUES.values()]
+AGAIN = [(scripts.text("again"), scripts.finish())] * 3
 RESULTS = [*TEXTS.values(), *["more"] * len(VALUES)]
 
 
@@ -99,16 +101,15 @@ async def _comes_back(desk: Desk, service: Service) -> None:
 async def test_whatever_a_provider_sends_the_turn_ends_and_the_session_takes_the_next(
     service: Service, double: ProviderDouble
 ) -> None:
-    ends: dict[str, Any] = {}
-    for name, data in NO_JSON.items():
-        line = data.replace(b"\r", b"").replace(b"\n", b"")
-        await double.play([scripts.raw(b"data: " + line + b"\n\n"), scripts.text("whole"), scripts.finish()])
-        for _ in range(3):
-            await double.play([scripts.text("again"), scripts.finish()])
-        created = await service.create("Hello")
-        ends[name] = await service.ended(created["session_id"], created["turn"]["turn_id"])
-        await double.reset()
+    async def ended(number: int, data: bytes) -> dict[str, Any]:
+        prompt, line = f"Hello {number:02}.", data.replace(b"\r", b"").replace(b"\n", b"")
+        bad = [scripts.raw(b"data: " + line + b"\n\n"), scripts.text("whole"), scripts.finish()]
+        await double.play(bad, *AGAIN, match=prompt)
+        created = await service.create(prompt)
+        return await service.ended(created["session_id"], created["turn"]["turn_id"])
 
-    assert {turn["status"] for turn in ends.values()} == {"completed"}
-    assert {turn["text"] for turn in ends.values()} <= {"whole", "again"}
+    ends = await asyncio.gather(*(ended(number, data) for number, data in enumerate(NO_JSON.values())))
+
+    assert {turn["status"] for turn in ends} == {"completed"}
+    assert {turn["text"] for turn in ends} <= {"whole", "again"}
     assert_no_mistake(service)
