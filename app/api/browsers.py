@@ -72,7 +72,7 @@ class Policy:
         """
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):
+        if len(hosts) > 1 or (not hosts and scope["http_version"] != "1.0"):
             return MalformedRequest("A request has one Host.")
         host = hosts[0].lower() if hosts else ""
         if hosts and not self._answers_to(host):

@@ -38,6 +38,7 @@ def cases() -> list[Case]:
     return [
         *_bytes(),
         *_heads(),
+        *_browsers(),
         *_bodies(),
         *_envelopes(),
         *_fields(),
@@ -65,6 +66,14 @@ def _bytes() -> Iterator[Case]:
         "a length of 5,000 digits": POST + b"content-length: %b\r\n\r\n" % DIGITS.encode(),
         "two lengths": POST + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
         "a length and chunks": (POST + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        "a request for a tunnel": b"CONNECT 169.254.169.254:80 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+        "HTTP/0.9": b"GET /livez\r\n\r\n",
+        "a method in small letters": b"get /livez HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "a header that is folded": b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-a: b\r\n c\r\n\r\n",
+        "chunks within something else": POST + b"transfer-encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        "no host": b"GET /livez HTTP/1.1\r\n\r\n",
+        "two hosts": b"GET /livez HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n",
         "a chunk of no size": POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
     }.items():
         yield Case(name, (data,), 400, "MALFORMED_REQUEST")
@@ -92,6 +101,17 @@ def _heads() -> Iterator[Case]:
         "wait of 5,000 digits": b"prefer: wait=" + DIGITS.encode(),
     }.items():
         yield Case(name, (request("POST", LIST, b"{}", line),), 422, "INVALID_REQUEST")
+
+
+def _browsers() -> Iterator[Case]:
+    """What a browser sends for a page of elsewhere."""
+    for host in ("evil.example", "localhost.evil.example", "0.0.0.0:8000", "10.0.0.1", "localhost@evil.example", CANARY, "a b"):
+        sent = f"GET /livez HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
+        yield Case(f"host {host}", (sent,), 421, "HOST_NOT_ALLOWED")
+    for origin in ("https://evil.example", "null", "http://localhost:1", "http://localhost.evil.example", CANARY):
+        for method, path in (("POST", LIST), ("PATCH", "/v1/sessions/{session}"), ("DELETE", "/v1/sessions/{session}")):
+            sent = request(method, path, b"{}", f"origin: {origin}".encode())
+            yield Case(f"{method} from a page of {origin}", (sent,), 403, "ORIGIN_NOT_ALLOWED")
 
 
 def _bodies() -> Iterator[Case]:

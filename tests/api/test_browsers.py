@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.api import browsers
 from app.api.browsers import Policy
@@ -18,7 +20,7 @@ APP = "https://app.example.org"
 
 def refused(policy: Policy, method: str = "GET", version: str = "1.1", **headers: str) -> type[Exception] | None:
     """Ask a policy about a request."""
-    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+    fields = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
     refusal = policy.refusal({"type": "http", "method": method, "http_version": version, "headers": fields})
     return None if refusal is None else type(refusal)
 
@@ -112,6 +114,14 @@ async def test_streams_and_empty_answers_bear_the_headers(service: Service) -> N
 )  # fmt: skip
 def test_host_is_answered_if_it_is_the_servers_own(host: str, listening: str, hosts: list[str], is_answered: bool) -> None:
     assert refused(Policy(listening, hosts), host=host) == (None if is_answered else HostNotAllowed)
+
+
+@given(host=st.text() | st.from_regex(r"[a-z0-9.:\[\]-]+", fullmatch=True))
+def test_no_other_text_is_a_host_of_a_server_on_loopback(host: str) -> None:
+    name = host.lower().rpartition(":")[0] or host.lower()
+    is_own = name in {"localhost", "[::1]"} or name.endswith(".localhost") or name.startswith("127.") or "[" in name
+
+    assert is_own or refused(Policy("127.0.0.1"), host=host) == HostNotAllowed
 
 
 def test_request_has_one_host_and_only_an_old_one_has_none() -> None:

@@ -54,7 +54,7 @@ def test_corpus_is_as_large_as_it_was_and_names_each_case_once() -> None:
     names = [case.name for case in corpus.cases()]
 
     assert len(names) == len(set(names))
-    assert len(names) > 400
+    assert len(names) > 550
 
 
 def assert_is_problem(answer: Answer) -> None:

@@ -30,7 +30,7 @@ from tests.fuzz import reference
 
 SESSION, TURN, AT = "01998f3e-2a51-7c3d-9b1e-5f2a7c9d0e11", "01998f3e-2a58-7a10-8c44-1d3b5e7f9a22", "2026-01-01T00:00:00Z"
 LEAST_EVENT_BYTES = 64
-MOST_EVENTS = 24
+MOST_EVENTS = 64
 
 
 def encoded_frames(data: bytes) -> None:
@@ -93,7 +93,7 @@ def answers(make: Callable[[], Reader]) -> Callable[[bytes], None]:
 def folded_steps(data: bytes) -> None:
     """Whatever the log of a step says, wherever it is cut, its end answers every open call once, and says nothing empty."""
     log = [_stored_event(seq, event) for seq, event in enumerate([StepStarted(1), *map(_event, data[:MOST_EVENTS])], 1)]
-    for end in range(len(log) + 1):
+    for end in {len(log), data[0] % len(log)} if data else {0}:
         state = transcript.fold(log[:end])
         closing = transcript.close(state)
         assert len(closing.messages) <= 1

@@ -69,6 +69,27 @@ async def test_readers_that_never_read_are_cut_off_and_cost_no_memory(service: S
     assert len(await service.frames(f"{path}?follow=false")) == len(await service.log_of(created["session_id"]))
 
 
+async def test_reader_that_is_slow_gets_everything(service: Service, double: ProviderDouble) -> None:
+    await double.play([scripts.text(*["word " * 5_000] * 40), scripts.finish()])
+    created = await service.create("Hello")
+    path = f"/v1/sessions/{created['session_id']}"
+    await service.ended(created["session_id"], created["turn"]["turn_id"])
+    log = await service.log_of(created["session_id"])
+
+    reader, writer = await asyncio.open_connection(*_address(service), limit=4096)
+    writer.write(raw.request("GET", f"{path}/events?follow=false", b"", b"accept: text/event-stream", b"connection: close"))
+    seen = b""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while piece := await reader.read(65_536):
+            seen += piece
+            await asyncio.sleep(0.02)
+    writer.close()
+
+    assert seen.count(b"\ndata: ") == len(log)
+    assert seen.endswith(b"0\r\n\r\n")
+    assert "reader_cut_off" not in service.log.read_text()
+
+
 async def _glimpse(service: Service, path: str) -> None:
     """Ask for a stream from somewhere, look at what comes first, and break the connection."""
     reader, writer = await asyncio.open_connection(*_address(service))

@@ -103,8 +103,8 @@ async def test_whatever_a_provider_sends_the_turn_ends_and_the_session_takes_the
 ) -> None:
     async def ended(number: int, data: bytes) -> dict[str, Any]:
         prompt, line = f"Hello {number:02}.", data.replace(b"\r", b"").replace(b"\n", b"")
-        bad = [scripts.raw(b"data: " + line + b"\n\n"), scripts.text("whole"), scripts.finish()]
-        await double.play(bad, *AGAIN, match=prompt)
+        bad = scripts.raw(b"data: " + line + b"\n\n")
+        await double.play([bad, scripts.text("whole"), scripts.finish()], *AGAIN, match=prompt)
         created = await service.create(prompt)
         return await service.ended(created["session_id"], created["turn"]["turn_id"])
 
