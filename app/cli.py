@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,8 @@ cli = typer.Typer(
 keys_cli = typer.Typer(help="API keys: who may use the service from elsewhere.", no_args_is_help=True)
 cli.add_typer(keys_cli, name="keys")
 
+MOST_CONNECTIONS = 20_000
+OTHER_FILES = 256  # beside connections of clients, of live turns and of the pool: tools, hooks, those that are being refused
 COLLECT_EVERY = 50_000  # new containers; at Python's 700, looking for cycles takes a tenth of a busy server's time
 
 COMMAND = "command"  # who acts, on the record
@@ -55,18 +58,26 @@ def main() -> None:
 def serve(host: Host = None, port: Port = None) -> None:
     """Bring the database up to date, then serve HTTP and run turns until stopped."""
     settings = _settings(host=host, port=port)
-    from app.api.server import Config, Server, listen  # the web framework is for this command alone
+    from app.api.protocol import Config, Limits  # the web framework is for this command alone
+    from app.api.server import Server, listen
     from app.main.service import create_app
 
     try:
         app = create_app(settings)
+        room = _room(settings)
         sock = listen(settings.host, settings.port)
     except StartupError as error:
         _refuse(error)
     address = _address(sock.getsockname()[:2])
     _collect_seldom()
+    limits = Limits(
+        request_seconds=settings.request_timeout_seconds,
+        send_seconds=settings.sse_send_timeout_seconds,
+        header_bytes=settings.max_header_bytes,
+        connections=room,
+    )
     server = Server(
-        Config(app, send_timeout_seconds=settings.sse_send_timeout_seconds),
+        Config(app, limits),
         on_ready=lambda: _greet(address),
         on_stop=lambda: app.state.rooms.pool.close() if hasattr(app.state, "rooms") else None,
     )
@@ -112,6 +123,7 @@ def worker() -> None:
 
     _collect_seldom()
     try:
+        _room(settings)
         uvloop.run(_work(settings))
     except (StartupError, StoreUnavailable) as error:
         _refuse(error)
@@ -187,6 +199,28 @@ async def _work(settings: Settings) -> None:
     async with open_rooms(settings, "worker"):
         typer.echo("Suricate runs turns. Ctrl-C stops it.")
         await stopped.wait()
+
+
+def _room(settings: Settings) -> int:
+    """Raise the limit of open files as far as it may and need be, and tell how many clients there is room for.
+
+    Raises:
+        StartupError: there is none for as many as the setting says.
+    """
+    soft, hard = (sys.maxsize if one == resource.RLIM_INFINITY else one for one in resource.getrlimit(resource.RLIMIT_NOFILE))
+    others = settings.pool_size + settings.max_live_turns + OTHER_FILES
+    needed = others + (settings.max_connections or MOST_CONNECTIONS)
+    if soft < needed:
+        soft = min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.RLIM_INFINITY if hard == sys.maxsize else hard))
+    if settings.max_connections is None:
+        return min(MOST_CONNECTIONS, max(soft - others, soft // 2))
+    if soft < needed:
+        raise StartupError(
+            f"SURICATE_MAX_CONNECTIONS={settings.max_connections} needs {needed} open files, and the limit is {soft}. "
+            "Raise it (ulimit -Hn, LimitNOFILE=), or lower the setting."
+        )
+    return settings.max_connections
 
 
 def _collect_seldom() -> None:

@@ -3,6 +3,7 @@
     SuricateError
     ├── Refused                 a request was refused; nothing of it was kept
     │   ├── InvalidRequest  MalformedJson  UnsupportedMediaType  BodyTooLarge  HeadersTooLarge  InvalidCursor
+    │   ├── MalformedRequest  RequestTimeout  HostNotAllowed  OriginNotAllowed
     │   ├── SessionNotFound  TurnNotFound  NodeNotFound  KeyNotFound  WebhookNotFound  DeliveryNotFound
     │   ├── RouteNotFound  MethodNotAllowed
     │   ├── SessionBusy  SessionNotRunning  SessionArchived  SessionExists  TurnNotQueued  ToolCallNotPending
@@ -72,6 +73,30 @@ class HeadersTooLarge(Refused):
     """The request's head is over the limit."""
 
     code = "HEADERS_TOO_LARGE"
+
+
+class MalformedRequest(Refused):
+    """The bytes are no HTTP request that this server could answer."""
+
+    code = "MALFORMED_REQUEST"
+
+
+class RequestTimeout(Refused):
+    """The request did not come whole: its client sent too slowly, or left."""
+
+    code = "REQUEST_TIMEOUT"
+
+
+class HostNotAllowed(Refused):
+    """The request is for a host that this server is not."""
+
+    code = "HOST_NOT_ALLOWED"
+
+
+class OriginNotAllowed(Refused):
+    """The request comes from a page of an origin that may not make it."""
+
+    code = "ORIGIN_NOT_ALLOWED"
 
 
 class InvalidCursor(Refused):

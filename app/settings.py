@@ -14,6 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app import redaction
 from app.errors import StartupError
 
+_NAME = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"
+Origin = Annotated[str, Field(pattern=rf"^(\*|[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|{_NAME})(:[0-9]{{1,5}})?)$")]
+HostName = Annotated[str, Field(pattern=rf"^(\*|(\*\.)?{_NAME}|[0-9a-f.]*(:[0-9a-f.]*){{2,7}})$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Rate = Annotated[float, Field(ge=0, le=1_000_000)]
 JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -66,6 +69,24 @@ class Settings(BaseSettings):
     )
     max_live_turns: int = Field(2_000, ge=1, description="Turns that this process runs at once; further ones wait.")
     max_wait_seconds: Seconds = Field(300, description="Longest wait of a plain POST before it answers 202.")
+    allowed_hosts: list[HostName] = Field(
+        [],
+        description="JSON list of further names that requests may be for, e.g. `api.example.org`, `*.example.org`, `*`; empty: "
+        "none where only loopback is listened on, else any.",
+    )
+    cors_origins: list[Origin] = Field(
+        [], description="JSON list of origins whose pages may use this server, e.g. `https://example.org`, or `*`; empty: none."
+    )
+    cors_credentials: bool = Field(
+        False, description="Whether browsers may send cookies along from those origins, for a proxy that asks for them."
+    )
+    request_timeout_seconds: Seconds = Field(
+        10,
+        description="A client that owes a request, or the rest of one, for so long is closed; not one between two requests.",
+    )
+    max_connections: int | None = Field(
+        None, ge=1, description="Most connections at once; unset: 20,000, or what the limit of open files has room for."
+    )
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1_024, description="Largest request body, in bytes.")
     max_header_bytes: int = Field(32 * 1024, ge=1_024, description="Largest request head, in bytes.")
     pool_size: int = Field(16, ge=2, le=500, description="Pooled Postgres connections; five more stand apart.")
@@ -206,12 +227,15 @@ class Settings(BaseSettings):
         """Refuse to start where settings would put the service into danger, or do not belong together.
 
         Raises:
-            StartupError: the address is not loopback and authentication is off, or an issuer is set by half.
+            StartupError: the address is not loopback and authentication is off, an issuer is set by half, or cookies may come
+                from every page.
         """
         if not self.is_loopback and self.auth == "off":
             raise StartupError(f"Refusing to listen on {self.host!r}: SURICATE_AUTH=off is for loopback addresses alone.")
         if self.jwt_issuer and not (self.jwt_audience and self.jwt_jwks_url):
             raise StartupError("SURICATE_JWT_ISSUER needs SURICATE_JWT_AUDIENCE and SURICATE_JWT_JWKS_URL beside it.")
+        if self.cors_credentials and "*" in self.cors_origins:
+            raise StartupError("SURICATE_CORS_CREDENTIALS does not go with every origin: name them in SURICATE_CORS_ORIGINS.")
 
     @property
     def is_loopback(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -139,6 +140,18 @@ async def test_keys_are_made_beside_a_server_with_the_embedded_database(tmp_path
 
     assert made[0] == 0, made[2]
     assert made[1][:12] in alone[1]
+
+
+async def test_connections_that_the_limit_of_open_files_has_no_room_for_are_refused(tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("there is no limit")
+
+    status, _, errors = await ran(tmp_path, "serve", SURICATE_MAX_CONNECTIONS=str(hard), SURICATE_PORT="0")
+
+    assert status == 1
+    assert errors.startswith(f"suricate: SURICATE_MAX_CONNECTIONS={hard} needs ")
+    assert f"the limit is {hard}. Raise it (ulimit -Hn" in errors
 
 
 async def test_database_that_cannot_be_reached_is_said_so(tmp_path: Path) -> None:

@@ -46,7 +46,10 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
         ("PORT", "65536"), ("PORT", "http"), ("LEASE_SECONDS", "0"), ("LEASE_SECONDS", "-1"), ("LEASE_SECONDS", "nan"),
         ("DELTA_INTERVAL_MS", "1001"), ("POOL_SIZE", "1"), ("LOG_LEVEL", "loud"), ("STEP_LIMIT", "0"),
         ("OPENAI_COMPATIBLE_BASE_URL", "no url"), ("SHUTDOWN_GRACE_SECONDS", "-1"), ("NATS_URL", "http://nats:4222"),
-        ("NATS_URL", "nats:4222"), ("NATS_URL", "nats://"),
+        ("NATS_URL", "nats:4222"), ("NATS_URL", "nats://"), ("CORS_ORIGINS", '["https://example.org/"]'),
+        ("CORS_ORIGINS", '["example.org"]'), ("CORS_ORIGINS", '["null"]'), ("CORS_ORIGINS", '["https://*.example.org"]'),
+        ("ALLOWED_HOSTS", '["http://a"]'), ("ALLOWED_HOSTS", '["a:8000"]'), ("ALLOWED_HOSTS", '["A"]'),
+        ("ALLOWED_HOSTS", '["a*"]'), ("MAX_CONNECTIONS", "0"),
     ],
 )  # fmt: skip
 def test_value_that_may_not_be_is_refused_by_the_name_of_its_variable(
@@ -85,6 +88,14 @@ def test_issuer_without_what_belongs_to_it_is_refused(missing: str) -> None:
 
     with pytest.raises(StartupError, match=missing.upper()):
         Settings.model_validate({name: value for name, value in whole.items() if name != missing}).check()
+
+
+def test_cookies_from_every_origin_are_refused() -> None:
+    with pytest.raises(StartupError, match="SURICATE_CORS_CREDENTIALS"):
+        Settings(cors_origins=["*"], cors_credentials=True).check()
+
+    Settings(cors_origins=["*"]).check()
+    Settings(cors_origins=["https://example.org", "http://localhost:5173", "tauri://localhost"], cors_credentials=True).check()
 
 
 @pytest.mark.parametrize("vendor", ["anthropic", "openai", "gemini"])

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import structlog
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from app import audit
 from app.agent.loop import Limits
@@ -19,7 +20,7 @@ from app.audit import Act
 from app.credentials.caller import OPEN, Caller
 from app.credentials.gate import Gate
 from app.db.engine import Connection
-from app.errors import BodyTooLarge, InvalidCursor, InvalidRequest, UnsupportedMediaType
+from app.errors import BodyTooLarge, InvalidCursor, InvalidRequest, RequestTimeout, UnsupportedMediaType
 from app.hooks.registry import Registry as Hooks
 from app.idempotency import Request as KeyedRequest
 from app.journal.journal import Journal, Transaction
@@ -186,10 +187,13 @@ async def _body(request: Request, limit: int) -> bytes:
     if int(request.headers.get("content-length", "0")) > limit:
         raise too_large
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise too_large
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > limit:
+                raise too_large
+    except ClientDisconnect as error:
+        raise RequestTimeout("The request did not come whole.") from error
     return bytes(data)
 
 

@@ -28,6 +28,15 @@ _PROBLEMS = {
     501: "This server does not have that capability.",
     503: "The database cannot be reached; try again.",
 }
+_NAMING: dict[tuple[str, str, str], dict[str, str]] = {
+    ("/v1/sessions", "post", "201"): {"session_id": "#/session_id", "turn_id": "#/turn/turn_id"},
+    ("/v1/sessions", "get", "200"): {"session_id": "#/sessions/0/session_id"},
+    ("/v1/sessions/{session_id}/fork", "post", "201"): {"session_id": "#/session_id"},
+    ("/v1/sessions/{session_id}/turns", "post", "200"): {"session_id": "#/session_id", "turn_id": "#/turn_id"},
+    ("/v1/sessions/{session_id}/turns", "post", "202"): {"session_id": "#/session_id", "turn_id": "#/turn_id"},
+    ("/v1/nodes", "get", "200"): {"instance_id": "#/nodes/0/instance_id"},
+}
+"""Answers that name what other routes are about, and where in them the names stand."""
 _REQUESTS: tuple[type[BaseModel], ...] = (
     schemas.CreateSession,
     schemas.ChangeSession,
@@ -163,6 +172,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         for method, operation in methods.items():
             _complete_parameters(path, method, operation)
             _complete_security(path, method.upper(), operation)
+    _link(document["paths"])
     return document
 
 
@@ -175,6 +185,20 @@ def _complete_security(path: str, method: str, operation: dict[str, Any]) -> Non
     if access.takes_ticket(path, method):
         operation["security"].append({"ticket": []})
     operation["responses"] = {str(status): told for status, told in problems(401, 403, 429).items()} | operation["responses"]
+
+
+def _link(paths: Mapping[str, Mapping[str, Any]]) -> None:
+    """Tell from each answer that names something which routes can be asked about that."""
+    for (path, method, status), places in _NAMING.items():
+        paths[path][method]["responses"][status]["links"] = {
+            operation["operationId"]: {
+                "operationId": operation["operationId"],
+                "parameters": {name: f"$response.body{places[name]}" for name in _IN_PATH.findall(target)},
+            }
+            for target, methods in paths.items()
+            if "{" in target and places.keys() >= {*_IN_PATH.findall(target)}
+            for operation in methods.values()
+        }
 
 
 def _complete_parameters(path: str, method: str, operation: dict[str, Any]) -> None:

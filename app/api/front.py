@@ -1,4 +1,4 @@
-"""What every request passes first and every answer last: id, head limit, log line, metrics.
+"""What every request passes first and every answer last: id, head limit, hosts and origins, headers, log line, metrics.
 
 Plain ASGI, because Starlette's middleware base would buffer and slow the streams.
 """
@@ -13,8 +13,8 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import clock, ids, telemetry
-from app.api import problems
-from app.errors import HeadersTooLarge, StoreUnavailable, SuricateError
+from app.api import browsers, problems
+from app.errors import HeadersTooLarge, Refused, StoreUnavailable, SuricateError
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
@@ -25,9 +25,11 @@ log = structlog.get_logger()
 class Front:
     """The outermost layer of the app."""
 
-    def __init__(self, app: ASGIApp, *, max_header_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_header_bytes: int, policy: browsers.Policy) -> None:
         self._app = app
         self._max_header_bytes = max_header_bytes
+        self._policy = policy
+        self._admit = policy.around(self._admitted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -37,24 +39,32 @@ class Front:
         visit = _Visit(scope, send)
         with structlog.contextvars.bound_contextvars(request_id=visit.request_id):
             try:
-                if _head_bytes(scope) > self._max_header_bytes:
-                    too_large = HeadersTooLarge(f"The request's head is over {self._max_header_bytes} bytes.")
-                    await problems.response(too_large)(scope, receive, visit.send)
-                else:
-                    await self._app(scope, receive, visit.send)
+                await self._admit(scope, receive, visit.send)
             except asyncio.CancelledError:  # the server stops, and this has taken longer than it waits
                 if not visit.is_answered:
                     stopping = StoreUnavailable("The server stops, and gives this up; send the request again.")
-                    await problems.response(stopping)(scope, receive, visit.send)
+                    await self._told(stopping)(scope, receive, visit.send)
                 raise
             except Exception:
                 log.exception("request_crashed")
                 if visit.is_answered:
                     raise
                 mistake = SuricateError("The server made a mistake; it has been logged.")
-                await problems.response(mistake)(scope, receive, visit.send)
+                await self._told(mistake)(scope, receive, visit.send)
             finally:
                 visit.conclude()
+
+    def _told(self, error: SuricateError) -> ASGIApp:
+        return self._policy.around(problems.response(error))
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope)
+        await (self._app if refusal is None else problems.response(refusal))(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Refused | None:
+        if _head_bytes(scope) > self._max_header_bytes:
+            return HeadersTooLarge(f"The request's head is over {self._max_header_bytes} bytes.")
+        return self._policy.refusal(scope)
 
 
 class _Visit:
@@ -78,7 +88,8 @@ class _Visit:
             self._status = message["status"]
             further = self._scope.get("state", {}).get("headers", {})
             own = [(name.lower().encode(), value.encode()) for name, value in further.items()]
-            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode()), *own]
+            own.append((b"x-request-id", self.request_id.encode()))
+            message["headers"] = browsers.secured([*message["headers"], *own])
             telemetry.REQUEST_SECONDS.labels(self._route).observe(clock.monotonic() - self._began)
         await self._send(message)
 

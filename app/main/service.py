@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI
 
 from app.api import (
     access,
+    browsers,
     capabilities,
     compaction,
     copies,
@@ -17,6 +18,7 @@ from app.api import (
     nodes,
     problems,
     realm,
+    reference,
     service,
     sessions,
     tool_results,
@@ -63,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         telemetry=front.telemetry_of(spans and spans.provider),
+        docs_url=None,
         redoc_url=None,
         dependencies=[Depends(access.admit)],
     )
@@ -71,7 +74,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(room.router)
     problems.install(app)
     documents.install(app)
-    app.add_middleware(Front, max_header_bytes=settings.max_header_bytes)
+    reference.install(app)
+    policy = browsers.Policy(settings.host, settings.allowed_hosts, settings.cors_origins, settings.cors_credentials)
+    app.add_middleware(Front, max_header_bytes=settings.max_header_bytes, policy=policy)
     return app
 
 

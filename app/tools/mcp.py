@@ -151,12 +151,14 @@ class Server:
 
     async def run(self) -> None:
         """Hold a connection, and open it again when it is lost; ends only by being cancelled."""
-        pause = LEAST_PAUSE_SECONDS
+        pause, task = LEAST_PAUSE_SECONDS, asyncio.current_task()
         while True:
             began = clock.monotonic()
             try:
                 await self._hold()
-            except Exception as error:  # noqa: BLE001 - whatever a server does, it costs no more than its connection
+            except Exception as error:  # whatever a server does, it costs no more than its connection
+                if task is not None and task.cancelling():  # the SDK's groups drop a cancellation that comes as they fail
+                    raise asyncio.CancelledError from error
                 log.warning("mcp_server_failed", server=self._name, error=_cause(error))
             pause = (
                 LEAST_PAUSE_SECONDS if clock.monotonic() - began > MOST_PAUSE_SECONDS else min(2 * pause, MOST_PAUSE_SECONDS)
@@ -271,12 +273,15 @@ class Server:
 
     async def _listed(self, client: Client) -> Sequence[McpTool]:
         tools: dict[str, McpTool] = {}
+        judged = set[str]()  # a schema's check takes its time, so that none is made twice, nor too many
         cursor: str | None = None
         for _ in range(MOST_PAGES):
             page = await client.list_tools(cursor=cursor)
             for listed in page.tools:
-                tool = self._tool(listed)
-                if tool is not None and len(tools) < MOST_TOOLS:
+                if listed.name in judged or len(judged) == MOST_TOOLS:
+                    continue
+                judged.add(listed.name)
+                if tool := self._tool(listed):
                     tools.setdefault(tool.spec.name, tool)
             cursor = page.next_cursor
             if cursor is None:

@@ -11,6 +11,7 @@ from tests.service import Service
 
 MAX_WAIT_SECONDS = 2
 PING_SECONDS = 0.2
+REQUEST_SECONDS = 0.5
 
 
 @pytest.fixture(scope="package")
@@ -42,6 +43,20 @@ async def shared_service(
     folder: Path = tmp_path_factory.mktemp("api")
     async with Service.started(folder, settings) as service:
         yield service
+
+
+@pytest.fixture(scope="package")
+async def impatient(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+    """A server that gives its clients half a second for what they owe."""
+    async with fresh_database(postgres) as url:
+        settings = {
+            "SURICATE_DATABASE_URL": url,
+            "SURICATE_REQUEST_TIMEOUT_SECONDS": str(REQUEST_SECONDS),
+            "SURICATE_MAX_WAIT_SECONDS": "1.5",
+            "SURICATE_SCRIPTED_TOKENS_PER_SECOND": "200",
+        }
+        async with Service.started(tmp_path_factory.mktemp("impatient"), settings) as service:
+            yield service
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ LIST, TURNS, EVENTS, MESSAGES = "/v1/sessions", "/v1/sessions/{session}/turns", 
 CONFIG = "/v1/realm/config"
 PAGE = b"accept: application/json"
 MEBIBYTE = 2**20
+POST = b"POST /v1/sessions HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ def cases() -> list[Case]:
     return [
         *_bytes(),
         *_heads(),
+        *_browsers(),
         *_bodies(),
         *_envelopes(),
         *_fields(),
@@ -53,20 +55,26 @@ def _bytes() -> Iterator[Case]:
     for name, data in {
         "a line that is no request": b"hello " + CANARY.encode() + b"\r\n\r\n",
         "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
-        "a method that does not exist": b"BREW /v1/sessions HTTP/1.1\r\nhost: a\r\n\r\n",
-        "an unknown version": b"GET /livez HTTP/7.3\r\nhost: a\r\n\r\n",
-        "NUL in the path": b"GET /v1/sessions/\0 HTTP/1.1\r\nhost: a\r\n\r\n",
-        "NUL in a header": b"GET /livez HTTP/1.1\r\nhost: a\r\nx-a: \0\r\n\r\n",
-        "a header without a colon": b"GET /livez HTTP/1.1\r\nhost: a\r\n" + CANARY.encode() + b"\r\n\r\n",
+        "a method that does not exist": b"BREW /v1/sessions HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "an unknown version": b"GET /livez HTTP/7.3\r\nhost: localhost\r\n\r\n",
+        "NUL in the path": b"GET /v1/sessions/\0 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "NUL in a header": b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-a: \0\r\n\r\n",
+        "a header without a colon": b"GET /livez HTTP/1.1\r\nhost: localhost\r\n" + CANARY.encode() + b"\r\n\r\n",
         "a space before the colon": b"GET /livez HTTP/1.1\r\nhost : a\r\n\r\n",
-        "a length that is no number": b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-length: one\r\n\r\n",
-        "a negative length": b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
-        "a length of 5,000 digits": b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-length: %b\r\n\r\n" % DIGITS.encode(),
-        "two lengths": b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
-        "a length and chunks": (
-            b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
-        ),
-        "a chunk of no size": b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+        "a length that is no number": POST + b"content-length: one\r\n\r\n",
+        "a negative length": POST + b"content-length: -1\r\n\r\n",
+        "a length of 5,000 digits": POST + b"content-length: %b\r\n\r\n" % DIGITS.encode(),
+        "two lengths": POST + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+        "a length and chunks": (POST + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        "a request for a tunnel": b"CONNECT 169.254.169.254:80 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+        "HTTP/0.9": b"GET /livez\r\n\r\n",
+        "a method in small letters": b"get /livez HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "a header that is folded": b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-a: b\r\n c\r\n\r\n",
+        "chunks within something else": POST + b"transfer-encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        "no host": b"GET /livez HTTP/1.1\r\n\r\n",
+        "two hosts": b"GET /livez HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n",
+        "a chunk of no size": POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
     }.items():
         yield Case(name, (data,), 400, "MALFORMED_REQUEST")
 
@@ -78,7 +86,7 @@ def _heads() -> Iterator[Case]:
     yield Case("3,000 headers", (request("GET", LIST, b"", *many),), 431, "HEADERS_TOO_LARGE")
     yield Case("a path of 40 kB", (request("GET", f"{LIST}/{'a' * 40_000}"),), 431, "HEADERS_TOO_LARGE")
     yield Case("a query of 40 kB", (request("GET", f"{LIST}?q={'a' * 40_000}"),), 431, "HEADERS_TOO_LARGE")
-    yield Case("a path of 1 MB", (request("GET", f"{LIST}/{'a' * MEBIBYTE}"),), 400, "MALFORMED_REQUEST")
+    yield Case("a path of 1 MB", (request("GET", f"{LIST}/{'a' * MEBIBYTE}"),), 431, "HEADERS_TOO_LARGE")
     for name, line in {
         "an empty key": b"idempotency-key:",
         "a key that is not ASCII": b"idempotency-key: caf\xc3\xa9" + CANARY.encode(),
@@ -93,6 +101,17 @@ def _heads() -> Iterator[Case]:
         "wait of 5,000 digits": b"prefer: wait=" + DIGITS.encode(),
     }.items():
         yield Case(name, (request("POST", LIST, b"{}", line),), 422, "INVALID_REQUEST")
+
+
+def _browsers() -> Iterator[Case]:
+    """What a browser sends for a page of elsewhere."""
+    for host in ("evil.example", "localhost.evil.example", "0.0.0.0:8000", "10.0.0.1", "localhost@evil.example", CANARY, "a b"):
+        sent = f"GET /livez HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
+        yield Case(f"host {host}", (sent,), 421, "HOST_NOT_ALLOWED")
+    for origin in ("https://evil.example", "null", "http://localhost:1", "http://localhost.evil.example", CANARY):
+        for method, path in (("POST", LIST), ("PATCH", "/v1/sessions/{session}"), ("DELETE", "/v1/sessions/{session}")):
+            sent = request(method, path, b"{}", f"origin: {origin}".encode())
+            yield Case(f"{method} from a page of {origin}", (sent,), 403, "ORIGIN_NOT_ALLOWED")
 
 
 def _bodies() -> Iterator[Case]:
@@ -145,7 +164,7 @@ def _envelopes() -> Iterator[Case]:
     yield Case("5 MB", (request("POST", LIST, big),), 413, "BODY_TOO_LARGE")
     pieces = [big[start : start + 65_536] for start in range(0, len(big), 65_536)]
     yield Case("5 MB in chunks", tuple(chunked("POST", LIST, pieces)), 413, "BODY_TOO_LARGE")
-    head = b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 999999999999\r\n\r\n"
+    head = POST + b"content-type: application/json\r\ncontent-length: 999999999999\r\n\r\n"
     yield Case("a length of 1 TB, before the body", (head,), 413, "BODY_TOO_LARGE")
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a", "application/jsonp",
                  "application/problem+json", "application/json; charset=utf-16", "application/json; charset=latin1", "*/*",

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,16 +51,21 @@ async def connection(base_url: str) -> AsyncIterator[tuple[asyncio.StreamReader,
 
 async def read(reader: asyncio.StreamReader) -> Answer:
     """Read one answer that has a length."""
+    head = await read_head(reader)
+    return replace(head, body=await reader.readexactly(int(head.headers.get("content-length", "0"))))
+
+
+async def read_head(reader: asyncio.StreamReader) -> Answer:
+    """Read an answer up to its body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.strip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Answer(int(first.split(" ")[1]), headers, body)
+    return Answer(int(first.split(" ")[1]), headers, b"")
 
 
 def request(method: str, path: str, body: bytes = b"", *lines: bytes, kind: str | None = "application/json") -> bytes:
     """Write a request; further header lines are given as bytes."""
-    head = [f"{method} {path} HTTP/1.1".encode("utf-8", "surrogateescape"), b"host: suricate", *lines]
+    head = [f"{method} {path} HTTP/1.1".encode("utf-8", "surrogateescape"), b"host: localhost", *lines]
     if body:
         head.append(b"content-length: %d" % len(body))
         head += [] if kind is None else [f"content-type: {kind}".encode()]
@@ -69,7 +74,9 @@ def request(method: str, path: str, body: bytes = b"", *lines: bytes, kind: str 
 
 def chunked(method: str, path: str, pieces: Iterable[bytes]) -> list[bytes]:
     """Write a request whose body comes in chunks and has no length."""
-    head = f"{method} {path} HTTP/1.1\r\nhost: suricate\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    head = (
+        f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
     return [head.encode(), *(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces), b"0\r\n\r\n"]
 
 

@@ -11,16 +11,19 @@ import pytest
 import schemathesis
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 from schemathesis.specs.openapi import checks
 
 from tests.api.databases import fresh_database
 from tests.service import Service
 
 EXAMPLES = 12
+JOURNEYS, STEPS = 6, 12
 REQUEST_SECONDS = 10
 HELD = [checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance]
 
 schema = schemathesis.openapi.from_path(Path(__file__).with_name("openapi.json"))
+sessions = schema.exclude(path_regex="^/v1/(nodes|realm)")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,30 @@ def test_every_answer_is_documented(case: Any, server: Service, known_ids: dict[
 
     assert response.status_code < 500 or response.status_code == 501, response.text
     case.validate_response(response, checks=HELD)
+
+
+@pytest.mark.slow
+def test_every_journey_that_the_document_links_is_documented(server: Service) -> None:
+    class Journey(sessions.as_state_machine()):  # type: ignore[misc] # made at run time
+        """Walks from answers that name sessions and turns to what can be asked about them."""
+
+        def get_call_kwargs(self, _case: Any) -> dict[str, Any]:
+            return {"base_url": server.base_url, "headers": {"Accept": "application/json"}, "timeout": REQUEST_SECONDS}
+
+        def validate_response(self, response: Any, case: Any, **_: Any) -> None:
+            assert response.status_code < 500 or response.status_code == 501, response.text
+            case.validate_response(response, checks=HELD)
+
+    run_state_machine_as_test(
+        Journey,
+        settings=settings(
+            max_examples=JOURNEYS,
+            stateful_step_count=STEPS,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
+        ),
+    )
 
 
 def test_server_still_answers_and_logged_no_mistake(server: Service) -> None:

@@ -1,5 +1,7 @@
 """The routes of the service itself."""
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -138,3 +140,20 @@ async def test_docs_and_openapi_are_served(service: Service) -> None:
 
     assert docs.headers["content-type"].startswith("text/html")
     assert document.json()["info"]["title"] == "Suricate"
+
+
+async def test_page_of_the_document_is_made_of_what_the_server_has_and_may_load_nothing_else(service: Service) -> None:
+    docs = await service.client.get("/docs")
+
+    [script] = re.findall(r"<script>(.*?)</script>", docs.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'self' 'sha256-{digest}'" in docs.headers["content-security-policy"]
+    assert "unsafe" not in docs.headers["content-security-policy"]
+    assert "//" not in docs.text
+    for path in re.findall(r'(?:src|href)="\./([^"]+)"', docs.text):
+        asset = await service.client.get(f"/{path}")
+        assert (asset.status_code, len(asset.content) > 100_000, "max-age" in asset.headers["cache-control"]) == (
+            200,
+            True,
+            True,
+        )

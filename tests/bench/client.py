@@ -36,6 +36,7 @@ class Client:
             "fetch": self.fetch,
             "open_readers": self.open_readers,
             "read_turn": self.read_turn,
+            "leave": self.leave,
             "interrupt": self.interrupt,
         }
 
@@ -139,11 +140,16 @@ class Client:
         while not all(frames.is_over for _, frames in self._readers):
             await asyncio.sleep(0.005)
         delivered = sum(frames.events for _, frames in self._readers)
+        await self.leave()
+        connection.close()
+        return {"events": delivered, "own": own.events}
+
+    async def leave(self) -> Json:
+        """Close every reader."""
         for reader, _ in self._readers:
             reader.close()
         self._readers.clear()
-        connection.close()
-        return {"events": delivered, "own": own.events}
+        return {}
 
     async def interrupt(self, base_url: str, start: str, stop: str | None, body: Json) -> Json:
         """Start an endless answer and, once it speaks, stop it: by a POST to `stop`, or by going away where that is None.

@@ -62,4 +62,4 @@ def test_page_is_of_this_table() -> None:
         line.split(" | ")[0] for line in (ROOT / "docs" / "benchmarks.md").read_text().splitlines() if line.startswith("| ")
     ]
 
-    assert sorted({key.removeprefix("| ") for key in keys if len(key) == 3}) == list("abcdefghijk")
+    assert sorted({key.removeprefix("| ") for key in keys if len(key) == 3}) == list("abcdefghijkl")

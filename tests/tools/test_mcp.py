@@ -34,6 +34,17 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "tests.tools.mcp_server"]
 PROGRAM = Program([*COMMAND, "stdio"], {"PYTHONPATH": str(ROOT)}, ROOT)
 LIMIT_SECONDS = 30
+LISTS_NOTHING = """
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked.get("method") == "initialize":
+        result = {"protocolVersion": asked["params"]["protocolVersion"], "capabilities": {"tools": {}},
+                  "serverInfo": {"name": "a", "version": "1"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+    elif "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": {"tools": 5}}), flush=True)
+"""
 
 
 @asynccontextmanager
@@ -315,3 +326,13 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_server_that_only_fails_is_given_up_at_once_when_this_one_stops(tmp_path: Path) -> None:
+    program = Program([sys.executable, "-c", LISTS_NOTHING], {}, tmp_path)
+
+    async with running(program) as server:
+        is_open = await server.settled()
+
+    assert not is_open
+    assert server.tools() == ()

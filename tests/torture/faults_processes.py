@@ -122,7 +122,7 @@ async def _clock_of(address: str) -> float:
     host, _, port = address.rpartition(":")
     async with asyncio.timeout(ANSWER_SECONDS):
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: torture\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         writer.close()
     date = next(line for line in head.splitlines() if line.lower().startswith("date:"))
