@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from app import redaction
 from app.errors import CapabilityUnavailable, StartupError, Unsealable
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Seals:
             raise StartupError(
                 "SURICATE_SEAL_KEYS is not valid: write <id>:<base64 of 32 bytes>, commas between, each id once."
             )
+        redaction.learn(item[2] for item in items if item is not None)
         return cls(keys)
 
     def seal(self, secret: str, *, realm: str) -> str:
@@ -59,6 +61,7 @@ class Seals:
         """
         if not self._ciphers:
             raise CapabilityUnavailable(NO_KEYS)
+        redaction.learn_passing(secret)
         key_id, cipher = next(iter(self._ciphers.items()))
         nonce = os.urandom(NONCE_BYTES)
         return f"{key_id}.{base64.urlsafe_b64encode(nonce + cipher.encrypt(nonce, secret.encode(), realm.encode())).decode()}"
@@ -77,9 +80,11 @@ class Seals:
 
         try:
             raw = base64.urlsafe_b64decode(text)
-            return cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], realm.encode()).decode()
+            secret = cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], realm.encode()).decode()
         except (InvalidTag, binascii.Error, ValueError) as error:
             raise Unsealable(f"This was not sealed with the key {key_id!r} for this realm.") from error
+        redaction.learn_passing(secret)
+        return secret
 
     def is_current(self, sealed: str) -> bool:
         """Tell whether a secret is sealed with the key that seals now."""

@@ -4,6 +4,7 @@ import base64
 
 import pytest
 
+from app import redaction
 from app.errors import CapabilityUnavailable, StartupError, Unsealable
 from app.seals import Seals
 
@@ -47,6 +48,17 @@ def test_first_key_seals_and_all_of_them_open() -> None:
     assert (both.is_current(sealed), both.is_current(both.seal("x", realm="a"))) == (False, True)
     with pytest.raises(Unsealable, match="no key 'old'"):
         Seals.parse(written("new", NEW)).open(sealed, realm="a")
+
+
+def test_what_was_sealed_opened_or_given_to_seal_with_is_known_to_the_redactor() -> None:
+    seals = Seals.parse(written("k1", NEW))
+    sealed = seals.seal("tenants canary", realm="a")
+    others = Seals({"k1": NEW}).seal("another canary", realm="b")
+    seals.open(others, realm="b")
+
+    shown = redaction.redacted(f"tenants canary, another canary, {written('', NEW)}, {sealed}")
+
+    assert shown == f"{redaction.MARK}, {redaction.MARK}, :{redaction.MARK}, {sealed}"
 
 
 def test_without_a_key_nothing_is_sealed_and_it_is_said_how() -> None:
