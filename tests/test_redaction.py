@@ -134,6 +134,7 @@ try:
 except ValueError:
     structlog.get_logger().exception("request_crashed", nested={"headers": [known]})
     logging.getLogger("asyncpg").warning("lost %s", known, exc_info=True)
+    logging.getLogger("client").warning("words of an MCP server", exc_info=True)
 int(f"no {known} here")
 """
 
@@ -147,3 +148,4 @@ def test_logs_hold_no_secret_whoever_writes_them(style: str) -> None:
     assert done.stderr.count(f"ValueError: invalid literal for int() with base 10: 'no {MARK} here'") == 3
     assert [name for name in ("request_crashed", "lost", "process_crashed") if name not in done.stderr] == []
     assert "local" not in done.stderr
+    assert "MCP" not in done.stderr

@@ -13,7 +13,7 @@ from tests.service import Service
 
 pytestmark = pytest.mark.anyio
 
-COUNT = 1_500
+COUNT = 1_000
 AT_ONCE = 24
 MOST_BYTES = 4_096
 SECONDS = 5.0

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -175,16 +176,16 @@ async def test_client_that_leaves_in_the_middle_of_a_body_is_no_mistake_of_the_s
 
 
 async def test_house_that_is_full_says_so_and_takes_the_next_when_one_has_left(serve: Callable[..., Any]) -> None:
-    service: Service = await serve(SURICATE_MAX_CONNECTIONS="3")
+    service: Service = await serve(SURICATE_MAX_CONNECTIONS="5")
+    alive = raw.request("GET", "/livez")
 
-    async with raw.connection(service.base_url), raw.connection(service.base_url):
-        async with raw.connection(service.base_url) as (reader, writer):
-            writer.write(raw.request("GET", "/livez"))
-            assert (await raw.read(reader)).status == 200
-            answer = await raw.ask(service.base_url, raw.request("POST", "/v1/sessions", b"{}"))
-        async with asyncio.timeout(LATE):
-            while (last := await raw.ask(service.base_url, raw.request("GET", "/livez"))).status != 200:
-                await asyncio.sleep(0.02)
+    async with AsyncExitStack() as stack, asyncio.timeout(LATE):
+        for _ in range(6):
+            await stack.enter_async_context(raw.connection(service.base_url))
+        refused = await raw.ask(service.base_url, raw.request("POST", "/v1/sessions", b"{}"))
+        await stack.aclose()
+        while (answer := await raw.ask(service.base_url, alive)).status != 200:
+            await asyncio.sleep(0.02)
 
-    assert (answer.status, answer.json()["code"], answer.headers["retry-after"]) == (429, "CAPACITY_EXCEEDED", "1")
-    assert last.status == 200
+    assert (refused.status, refused.json()["code"], refused.headers["retry-after"]) == (429, "CAPACITY_EXCEEDED", "1")
+    assert answer.status == 200

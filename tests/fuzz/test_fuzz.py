@@ -11,7 +11,7 @@ from tests.fuzz.targets import targets
 from tests.service import ROOT
 
 SEED = 1
-COUNT = 1_500
+COUNT = 1_000
 LIMIT_SECONDS = 50
 
 

@@ -37,7 +37,7 @@ async def test_http_tool_gives_text_whatever_its_endpoint_says(kind: str) -> Non
 
 
 async def test_mcp_server_that_talks_nonsense_costs_nothing_but_its_own_tools() -> None:
-    async with running(PROGRAM, timeout_seconds=0.4) as server:
+    async with running(PROGRAM, timeout_seconds=0.2) as server:
         specs: list[ToolSpec] = [one.spec for one in server.tools()]
         names = [spec.name for spec in specs]
         said = {name: await server.call(name, {"value": VALUES}) for name in TEXTS}
