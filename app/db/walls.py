@@ -31,6 +31,13 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE};
 REVOKE INSERT, UPDATE, DELETE ON alembic_version, schema_floor FROM {ROLE}
 """
 
+_TABLES = """
+SELECT c.relname FROM pg_class c
+WHERE c.relforcerowsecurity AND c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND c.relname <> 'sessions'
+  AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'session_id' AND a.attnotnull)
+ORDER BY c.relname
+"""
+
 
 def begin(realm: str) -> str:
     """Return the words that open a transaction in a realm, in one round trip.
@@ -58,6 +65,11 @@ def build_append_only(table: str) -> list[str]:
         # To skip what another node deletes, rows are locked, which Postgres counts among updates; none passes the check.
         f"CREATE POLICY service_locks ON {table} FOR UPDATE USING ({_IS_SERVICE}) WITH CHECK (false)",
     ]
+
+
+async def tables(db: Any) -> list[str]:
+    """Return the walled tables whose rows do not all go with a session."""
+    return [row["relname"] for row in await db.fetch(_TABLES)]
 
 
 def _forced(table: str) -> list[str]:
