@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Date, DateTime, Integer, LargeBinary, Table, Text, Uuid
+from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Date, DateTime, Float, Integer, LargeBinary, Table, Text, Uuid
 
 from app import erasure, ids, sessions
 from app.credentials import keys
@@ -30,6 +30,7 @@ VALUES: dict[type[Any], Any] = {
     Boolean: False,
     Date: date(2026, 1, 1),
     DateTime: datetime(2026, 1, 1, tzinfo=UTC),
+    Float: 1.0,
     Integer: 1,
     Text: "{}",
 }

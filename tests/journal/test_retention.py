@@ -106,21 +106,43 @@ async def test_batches_are_bounded_and_go_on_where_the_last_one_ended(database: 
     assert DELTAS.isdisjoint({kind for one in session_ids for _, kind in await left(database, one)})
 
 
-async def test_nobody_who_writes_waits_and_two_that_trim_do_not_meet(database: Database, journal: Journal) -> None:
+async def test_session_that_is_written_to_is_left_alone_until_it_rests(database: Database, journal: Journal) -> None:
     node = Node()
     session_id = await spoken(journal, node, *step(1, "a", "b"))
-    other_id = await spoken(journal, node, *step(1, "c"))
+    await start(journal, session_id, node)
+    recorder = pen(journal, node.claims[-1])
+
+    async with asyncio.timeout(LIMIT_SECONDS), database.transaction(EVERY_REALM) as db:
+        during = await retention.trim(db, before=clock.now() + LATER)
+        await recorder.write(step(1, "c"))
+    await completed(journal, node.claims[-1], node)
+
+    assert (during.events, (await trim(database)).events) == (0, 3)
+
+
+async def test_two_that_trim_at_once_share_the_work(database: Database, journal: Journal) -> None:
+    session_ids = [await spoken(journal, Node(), *step(1, *words)) for words in ("ab", "c")]
 
     async with asyncio.timeout(LIMIT_SECONDS), database.transaction(EVERY_REALM) as db:
         mine = await retention.trim(db, before=clock.now() + LATER, turns=1)
         theirs = await trim(database)
-        await start(journal, session_id, node)
-        await pen(journal, node.claims[-1]).write(step(1, "d"))
-        await completed(journal, node.claims[-1], node)
 
     assert (mine.events, theirs.events) == (2, 1)
-    assert [kind for _, kind in await left(database, session_id)].count("text_delta") == 1
-    assert DELTAS.isdisjoint({kind for _, kind in await left(database, other_id)})
+    assert DELTAS.isdisjoint({kind for one in session_ids for _, kind in await left(database, one)})
+
+
+async def test_what_is_gone_counts_no_more_as_stored(database: Database, journal: Journal) -> None:
+    session_ids = [await spoken(journal, Node(), *step(1, *words)) for words in ("ab", "c")]
+
+    await trim(database)
+
+    async with database.transaction(EVERY_REALM) as db:
+        rows = await db.fetch(
+            """SELECT s.stored_bytes, (SELECT sum(octet_length(payload)) FROM events WHERE session_id = s.id)
+                 + (SELECT sum(octet_length(content)) FROM messages WHERE session_id = s.id) FROM sessions s"""
+        )
+    assert [row[0] for row in rows] == [row[1] for row in rows]
+    assert len(rows) == len(session_ids)
 
 
 async def test_trimming_finds_its_work_by_index_alone(database: Database, journal: Journal) -> None:
