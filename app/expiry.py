@@ -3,7 +3,8 @@
 An ephemeral session goes some seconds after its last turn, so that whoever waits for the turn still gets its answer. The
 database's clock judges. A sweep that finds such a session still writes down when it is to go and the fence that this holds
 for: a turn that begins meanwhile raises the fence, and the time is set anew after its end. A session that has taken no turn
-has fence 0, as `erase_fence` begins, and stays. One that webhooks are still to be told of stays until they are, or are given up.
+has fence 0, as `erase_fence` begins, and stays. One that webhooks are still to be told of stays until they
+are, or are given up.
 """
 
 from datetime import datetime

@@ -272,8 +272,7 @@ async def erase(tx: Transaction, session: Session, *, forgets_keys: bool = True)
         forgets_keys: whether idempotency keys go, too. If not, those stay that hold no answer but only say what a request has
             made: a repeat of it finds that this is gone, and makes nothing.
 
-    Returns:
-        How many rows that were.
+    Returns: how many rows that were.
     """
     tags = [await tx.db.execute("DELETE FROM sessions WHERE id = $1", session.id)]
     tags += [await tx.db.execute(f"DELETE FROM {table} WHERE session_id = $1", session.id) for table in OF_SESSION]
