@@ -12,7 +12,7 @@ from app.journal.journal import Journal
 from app.sessions import DEFAULT_REALM
 from app.worker import retention
 from app.worker.retention import Retention
-from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, locked, open_session, pen, running, said, start
+from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, locked, open_session, pen, running, said
 from tests.turns.acts import archived, completed
 
 pytestmark = pytest.mark.anyio
@@ -106,11 +106,14 @@ async def test_deltas_go_in_as_many_batches_as_it_takes(
     database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "PAUSE_SECONDS", 0.001)
-    node, session_id = Node(), await open_session(journal)
-    for _ in range(120):  # more than one batch takes
-        await start(journal, session_id, node)
-        await completed(journal, node.claims[-1], node)
-    await age(database, "turns", "ended_at", 8)
+    session_id = await open_session(journal)
+    async with database.transaction(DEFAULT_REALM) as db:  # more turns than one batch takes
+        await db.execute(
+            """INSERT INTO turns (session_id, id, number, status, prompt, overrides, first_seq, last_seq, created_at, ended_at)
+               SELECT $1, gen_random_uuid(), n, 'completed', '', '{}', 2, 1, now(), now() - interval '8 days'
+               FROM generate_series(1, 120) n""",
+            session_id,
+        )
 
     await retention.retain(journal, ALL_FOR_A_WEEK)
 
