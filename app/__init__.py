@@ -6,9 +6,9 @@ F5  api                          the door: HTTP in, JSON and SSE out
 F4  copies                       forks of sessions, exports, and sessions made of those
     turns                        the desk: rules of turns, claims, endings
     agent                        the loop: one attempt at a turn; steps, tool calls, transcripts
-F3  idempotency                  what a repeated POST gets
+F3  idempotency  erasure         what a repeated POST gets; everything of a realm, erased
     credentials  limits  audit   who may, how much, and the trail of who did
-    catalog  realms  expiry      lists of sessions; a realm's configuration; ephemeral ones, which go after their last turn
+    catalog  realms  expiry      lists of sessions; a realm's configuration; sessions that go by themselves
     nodes  usage                 the processes on the database, and which of them are to drain; what was used, by day
     history  sessions            what was said; open, read, change, archive, erase one session
     webhooks                     what URLs of a realm are told

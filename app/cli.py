@@ -5,7 +5,7 @@ import gc
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -15,6 +15,7 @@ from app import settings as settings_module
 from app.audit import Act
 from app.credentials import keys
 from app.credentials.caller import Scope
+from app.credentials.gate import BELIEVED_SECONDS
 from app.credentials.keys import NewKey
 from app.db.engine import Connection
 from app.errors import KeyNotFound, StartupError, StoreUnavailable, Unsealable
@@ -34,6 +35,9 @@ cli = typer.Typer(
 
 keys_cli = typer.Typer(help="API keys: who may use the service from elsewhere.", no_args_is_help=True)
 cli.add_typer(keys_cli, name="keys")
+
+realms_cli = typer.Typer(help="Realms: the tenants.", no_args_is_help=True)
+cli.add_typer(realms_cli, name="realms")
 
 MOST_CONNECTIONS = 20_000
 OTHER_FILES = 256  # beside connections of clients, of live turns and of the pool: tools, hooks, those that are being refused
@@ -170,6 +174,31 @@ def rotate_key(
     typer.echo(made["key"])
 
 
+@realms_cli.command("erase")
+def erase_realm(
+    realm: Annotated[str, typer.Argument(help="The tenant.")],
+    is_sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase everything of a realm: sessions, keys, configuration, audit trail. Nothing brings it back."""
+    if not is_sure:
+        typer.confirm(f"Erase everything of the realm {realm!r} for good?", abort=True)
+    _await(_erase(_settings(), realm))
+
+
+async def _erase(settings: Settings, realm: str) -> None:
+    from app import erasure
+    from app.main.rooms import database_alone
+
+    total = 0
+    async with database_alone(settings) as database:
+        async for rows in erasure.erase(database, realm, believed_seconds=BELIEVED_SECONDS):
+            total += rows
+            typer.echo(f"{total} rows", err=True)
+        async with database.transaction(DEFAULT_REALM) as db:
+            await audit.record(db, Act(COMMAND, "realms erase", {"realm": realm}))
+    typer.echo(f"Nothing is left of the realm {realm}: {total} rows were erased.")
+
+
 def _keys(realm: str, command: str | None, act: Callable[[Connection], Awaitable[_T]]) -> _T:
     """Do something with a realm's keys, on the record where it changes them."""
     settings = _settings()
@@ -182,8 +211,13 @@ def _keys(realm: str, command: str | None, act: Callable[[Connection], Awaitable
                 await audit.record(db, Act(COMMAND, f"keys {command}", {}))
             return done
 
+    return _await(work())
+
+
+def _await(work: Coroutine[Any, Any, _T]) -> _T:
+    """Do a command's work, or say in a line why it cannot be done."""
     try:
-        return asyncio.run(work())
+        return asyncio.run(work)
     except ValueError:
         _refuse(StartupError("A realm's name is of a-z, 0-9, - and _, 63 characters at most."))
     except (StartupError, StoreUnavailable, KeyNotFound) as error:

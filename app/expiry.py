@@ -1,9 +1,13 @@
-"""Ephemeral sessions: each goes some seconds after its last turn, so that whoever waits for the turn still gets its answer.
+"""Sessions that go by themselves: ephemeral ones, and those that were archived long ago.
 
-The database's clock judges. A sweep that finds such a session still writes down when it is to go and the fence that this holds
-for: a turn that begins meanwhile raises the fence, and the time is set anew after its end. A session that has taken no turn has
-fence 0, as `erase_fence` begins, and stays. One that webhooks are still to be told of stays until they are, or are given up.
+An ephemeral session goes some seconds after its last turn, so that whoever waits for the turn still gets its answer. The
+database's clock judges. A sweep that finds such a session still writes down when it is to go and the fence that this holds
+for: a turn that begins meanwhile raises the fence, and the time is set anew after its end. A session that has taken no turn
+has fence 0, as `erase_fence` begins, and stays. One that webhooks are still to be told of stays until they
+are, or are given up.
 """
+
+from datetime import datetime
 
 from app import sessions
 from app.db.engine import Connection
@@ -46,7 +50,29 @@ async def erase(tx: Transaction, session_id: str) -> bool:
     Returns:
         Whether it was done; not where another hand has the session, or it has begun a turn meanwhile.
     """
-    found = await tx.db.fetchval(f"SELECT id FROM sessions WHERE id = $1 AND {_IS_DUE} FOR UPDATE SKIP LOCKED", session_id)
-    if found is not None:
-        await sessions.erase(tx, await sessions.lock(tx, session_id), forgets_keys=False)
-    return found is not None
+    return await _erase(tx, session_id, _IS_DUE, forgets_keys=False)
+
+
+async def archived(db: Connection, *, before: datetime) -> list[tuple[str, str]]:
+    """Return realms and ids of sessions that have been archived since before a moment, the first of them."""
+    rows = await db.fetch(
+        f"SELECT realm_id, id FROM sessions WHERE archived_at < $1 ORDER BY archived_at LIMIT {BATCH}", before
+    )
+    return [(row["realm_id"], str(row["id"])) for row in rows]
+
+
+async def erase_archived(tx: Transaction, session_id: str, *, before: datetime) -> bool:
+    """Erase a session that has been archived since before a moment.
+
+    Returns:
+        Whether it was done; not where another hand has the session, or it is not archived any more.
+    """
+    return await _erase(tx, session_id, "archived_at < $2", before)
+
+
+async def _erase(tx: Transaction, session_id: str, condition: str, *args: object, forgets_keys: bool = True) -> bool:
+    query = f"SELECT id FROM sessions WHERE id = $1 AND {condition} FOR UPDATE SKIP LOCKED"
+    is_found = await tx.db.fetchval(query, session_id, *args) is not None
+    if is_found:
+        await sessions.erase(tx, await sessions.lock(tx, session_id), forgets_keys=forgets_keys)
+    return is_found

@@ -22,6 +22,8 @@ from app.webhooks import outbox
 
 DEFAULT_REALM: Final = "default"
 """The realm of callers without a credential, and the operator's own."""
+OF_SESSION: Final = ("turns", "messages", "events", "stream_tickets", "webhook_watches", "webhook_deliveries", "webhooks")
+"""Tables whose rows of a session go with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,19 +265,22 @@ async def keep_prompt(tx: Transaction, session: Session, prompt: str) -> Session
     return await lock(tx, session.id)
 
 
-async def erase(tx: Transaction, session: Session, *, forgets_keys: bool = True) -> None:
+async def erase(tx: Transaction, session: Session, *, forgets_keys: bool = True) -> int:
     """Delete everything of a session. Its row goes first: a worker's write finds no fence and writes nothing.
 
     Args:
         forgets_keys: whether idempotency keys go, too. If not, those stay that hold no answer but only say what a request has
             made: a repeat of it finds that this is gone, and makes nothing.
+
+    Returns: how many rows that were.
     """
-    await tx.db.execute("DELETE FROM sessions WHERE id = $1", session.id)
-    for table in ("turns", "messages", "events", "stream_tickets", "webhook_watches", "webhook_deliveries", "webhooks"):
-        await tx.db.execute(f"DELETE FROM {table} WHERE session_id = $1", session.id)
-    await tx.db.execute(
-        "DELETE FROM idempotency_keys WHERE session_id = $1 AND ($2 OR response IS NOT NULL)", session.id, forgets_keys
-    )
+    tags = [await tx.db.execute("DELETE FROM sessions WHERE id = $1", session.id)]
+    tags += [await tx.db.execute(f"DELETE FROM {table} WHERE session_id = $1", session.id) for table in OF_SESSION]
+    query = """DELETE FROM idempotency_keys
+               WHERE session_id = $1 AND ($2 OR response IS NOT NULL) OR realm_id = $3 AND path = $4"""
+    fork = f"/v1/sessions/{session.id}/fork"  # a fork's key is the copy's, but its path names this session
+    tags.append(await tx.db.execute(query, session.id, forgets_keys, session.realm, fork))
+    return sum(int(tag.rpartition(" ")[2]) for tag in tags)
 
 
 async def fences(db: Connection, session_ids: Sequence[str]) -> dict[str, int]:

@@ -19,6 +19,7 @@ Origin = Annotated[str, Field(pattern=rf"^(\*|[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+
 HostName = Annotated[str, Field(pattern=rf"^(\*|(\*\.)?{_NAME}|[0-9a-f.]*(:[0-9a-f.]*){{2,7}})$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Rate = Annotated[float, Field(ge=0, le=1_000_000)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
 JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 NatsUrl = Annotated[MultiHostUrl, UrlConstraints(allowed_schemes=["nats", "tls"], host_required=True)]
 
@@ -89,6 +90,13 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1_024, description="Largest request body, in bytes.")
     max_header_bytes: int = Field(32 * 1024, ge=1_024, description="Largest request head, in bytes.")
+    retention_delta_days: Days | None = Field(
+        None, description="Days after a turn's end at which the deltas of its finished steps go; unset: kept for ever."
+    )
+    retention_archived_days: Days | None = Field(
+        None, description="Days after which an archived session is erased; unset: kept for ever."
+    )
+    retention_audit_days: Days = Field(365, description="Days after which an entry of the audit trail goes.")
     pool_size: int = Field(16, ge=2, le=500, description="Pooled Postgres connections; five more stand apart.")
     nats_url: NatsUrl | None = Field(
         None, repr=False, description="`nats://…` or `tls://…` of a NATS that wake-ups go over; unset: Postgres' NOTIFY."

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from app import realms
+from app import audit, realms
+from app.audit import Act
+from app.cli import cli
 from app.db import migrate
-from app.db.engine import Database
+from app.db.engine import EVERY_REALM, Database
 from app.journal.journal import Journal, Transaction
 from app.realms import Config
 from app.seals import Seals
@@ -47,7 +50,7 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
     status, output, _ = await ran(tmp_path, "--help")
 
     assert status == 0
-    for command in ("serve", "migrate", "reseal", "worker", "keys"):
+    for command in ("serve", "migrate", "reseal", "worker", "keys", "realms"):
         assert f" {command} " in output
 
 
@@ -124,6 +127,29 @@ async def test_keys_are_made_listed_replaced_and_revoked(tmp_path: Path, databas
     assert others[:2] == (0, "")
     assert (unknown[0], unknown[2].splitlines()[-1]) == (1, "suricate: No such key.")
     assert (nowhere[0], nowhere[2].splitlines()[-1].startswith("suricate: A realm's name")) == (1, True)
+
+
+async def test_realm_is_erased_on_the_record_of_the_operator(tmp_path: Path, database: Database, database_url: str) -> None:
+    settings = {"SURICATE_DATABASE_URL": database_url}
+    for realm in ("acme", "default"):
+        async with database.transaction(realm) as db:
+            await audit.record(db, Act("open", "something", {}))
+
+    done = await ran(tmp_path, "realms", "erase", "acme", "--yes", **settings)
+    async with database.transaction(EVERY_REALM) as db:
+        trail = await db.fetch("SELECT realm_id, action, target FROM audit_entries ORDER BY id")
+
+    assert done == (0, "Nothing is left of the realm acme: 1 rows were erased.\n", "1 rows\n")
+    assert [tuple(row) for row in trail] == [
+        ("default", "something", "{}"),
+        ("default", "realms erase", '{"realm":"acme"}'),
+    ]
+
+
+def test_realm_is_not_erased_where_the_answer_is_no() -> None:
+    answer = CliRunner().invoke(cli, ["realms", "erase", "acme"], input="n\n")
+
+    assert (answer.exit_code, "for good? [y/N]" in answer.output) == (1, True)
 
 
 async def test_keys_are_made_beside_a_server_with_the_embedded_database(tmp_path: Path) -> None:

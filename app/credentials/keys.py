@@ -172,6 +172,15 @@ async def exist(db: Connection) -> bool:
     return bool(await db.fetchval("SELECT EXISTS (SELECT FROM api_keys)"))
 
 
+async def are_the_only_ones(db: Connection, realm: str) -> bool:
+    """Tell whether a realm has keys and no other has.
+
+    Args:
+        db: in every realm.
+    """
+    return bool(await db.fetchval("SELECT count(*) > 0 AND bool_and(realm_id = $1) FROM api_keys", realm))
+
+
 def in_days(days: float | None) -> datetime | None:
     """Return when something ends that lasts so many days; None lasts for ever."""
     return None if days is None else clock.now() + timedelta(days=days)

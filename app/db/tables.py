@@ -108,6 +108,7 @@ sessions = Table(
     Index("sessions_by_creation", "realm_id", "created_at", "id", postgresql_where=_NOT_ARCHIVED),
     Index("sessions_archived_by_update", "realm_id", "updated_at", "id", postgresql_where=_ARCHIVED),
     Index("sessions_archived_by_creation", "realm_id", "created_at", "id", postgresql_where=_ARCHIVED),
+    Index("sessions_by_archival", "archived_at", postgresql_where=_ARCHIVED),
     Index("sessions_live", "realm_id", "updated_at", "id", postgresql_where=text("status <> 'idle'")),
     Index("sessions_ephemeral", "id", postgresql_where=text("is_ephemeral")),
     Index("sessions_by_label", "label_terms", postgresql_using="gin"),
@@ -153,6 +154,7 @@ turns = Table(
     Column("steering", Text, comment="JSON text: prompts to put in before the next step"),
     Column("stop_note", Text, comment="JSON text: end after this step, and why"),
     Column("credential", Text, comment="who started it"),
+    Column("has_deltas", Boolean, nullable=False, server_default=text("true"), comment="false once retention took them"),
     PrimaryKeyConstraint("session_id", "id"),
     UniqueConstraint("session_id", "number", name="turns_session_id_number"),
     CheckConstraint(
@@ -160,6 +162,7 @@ turns = Table(
         name="status_known",
     ),
     CheckConstraint(f"(ended_at IS NOT NULL) = (status IN {_TERMINAL})", name="ended_has_time"),
+    Index("turns_with_deltas", "ended_at", postgresql_where=text("has_deltas AND ended_at IS NOT NULL")),
     Index("turns_waiting", "waits_until", postgresql_where=text("waits_until IS NOT NULL")),
     Index("turns_one_live", "session_id", unique=True, postgresql_where=text("status IN ('running', 'waiting')")),
     postgresql_with={"fillfactor": "70"},

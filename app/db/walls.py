@@ -21,7 +21,10 @@ _IS_SEEN: Final = f"realm_id = {_REALM} OR {_IS_SERVICE}"
 _IS_EXEMPT = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 _MAKE_ROLE = f"""
 DO $$ BEGIN
-  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN CREATE ROLE {ROLE} NOLOGIN NOSUPERUSER NOBYPASSRLS; END IF;
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN
+    CREATE ROLE {ROLE} NOLOGIN NOSUPERUSER NOBYPASSRLS;
+    GRANT {ROLE} TO CURRENT_USER;
+  END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$
 """
@@ -29,6 +32,13 @@ _GRANT = f"""
 GRANT USAGE ON SCHEMA public TO {ROLE};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE};
 REVOKE INSERT, UPDATE, DELETE ON alembic_version, schema_floor FROM {ROLE}
+"""
+
+_TABLES = """
+SELECT c.relname FROM pg_class c
+WHERE c.relforcerowsecurity AND c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND c.relname <> 'sessions'
+  AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'session_id' AND a.attnotnull)
+ORDER BY c.relname
 """
 
 
@@ -60,6 +70,11 @@ def build_append_only(table: str) -> list[str]:
     ]
 
 
+async def tables(db: Any) -> list[str]:
+    """Return the walled tables whose rows do not all go with a session."""
+    return [row["relname"] for row in await db.fetch(_TABLES)]
+
+
 def _forced(table: str) -> list[str]:
     return [f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY", f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY"]
 
@@ -68,15 +83,16 @@ async def role(db: Any) -> dict[str, str]:
     """Return the Postgres settings under which policies hold for a connection like this one.
 
     Raises:
-        StartupError: this role is above policies, and may not make one that is not.
+        StartupError: this role is above policies, and may neither make one that is not nor become it.
     """
     if not await db.fetchval(_IS_EXEMPT):
         return {}
     try:
         await db.execute(_MAKE_ROLE)
+        await db.execute(f"SET ROLE {ROLE}; RESET ROLE")
     except asyncpg.InsufficientPrivilegeError as error:
         raise StartupError(
-            "The role of SURICATE_DATABASE_URL is above row-level security and may not create another. "
+            "The role of SURICATE_DATABASE_URL is above row-level security and may not leave for another. "
             f"Take BYPASSRLS from it, or let a superuser run CREATE ROLE {ROLE} NOLOGIN and grant it to that role."
         ) from error
     return {"role": ROLE}

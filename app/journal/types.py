@@ -5,7 +5,7 @@ How an event is stored and sent is in `app/journal/frames.py`. `docs/events.md` 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import orjson
 
@@ -339,6 +339,9 @@ class Retrying(Event):
 
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
+
+DELTAS = frozenset(delta.type for delta in get_args(Delta))
+"""Types of events that bear a piece of what a later one holds whole."""
 
 EVENTS: dict[str, type[Event]] = {event.type: event for event in Event.__subclasses__()}
 """Every type that this version writes."""

@@ -44,6 +44,7 @@ from app.worker.brief import Bench
 from app.worker.courier import Courier
 from app.worker.housekeeping import book_always, erase_always, sweep_always
 from app.worker.pool import Pool
+from app.worker.retention import Retention, retain_always
 
 if TYPE_CHECKING:
     from app.otlp import Otlp
@@ -134,7 +135,7 @@ async def open_rooms(settings: Settings, kind: Kind, spans: "Otlp | None" = None
         rooms = await _build(settings, _node(settings, kind), database, stack, spans or NO_TRACER)
         await rooms.pool.keeper.join()
         stack.push_async_callback(rooms.pool.keeper.leave)
-        background = await stack.enter_async_context(_background(rooms))
+        background = await stack.enter_async_context(_background(rooms, _retention(settings)))
         stack.callback(background.cancel)
         stack.push_async_callback(rooms.journal.wakeups.flush)  # of what the pool hands over
         stack.push_async_callback(rooms.pool.drain)
@@ -226,6 +227,10 @@ def limits(settings: Settings) -> Limits:
     )
 
 
+def _retention(settings: Settings) -> Retention:
+    return Retention(settings.retention_delta_days, settings.retention_archived_days, settings.retention_audit_days)
+
+
 def _carrier(settings: Settings, database: Database) -> Carrier:
     if settings.nats_url is None:
         return Notify(database)
@@ -254,13 +259,13 @@ async def _tools(settings: Settings, stack: AsyncExitStack) -> Registry:
 
 
 @asynccontextmanager
-async def _background(rooms: Rooms) -> AsyncIterator[asyncio.Task[None]]:
+async def _background(rooms: Rooms, kept: Retention) -> AsyncIterator[asyncio.Task[None]]:
     """Run what works beside the requests; the caller cancels the task that is given."""
     async with asyncio.TaskGroup() as tasks:
-        yield tasks.create_task(_work(rooms))
+        yield tasks.create_task(_work(rooms, kept))
 
 
-async def _work(rooms: Rooms) -> None:
+async def _work(rooms: Rooms, kept: Retention) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(asyncio.to_thread(rooms.tools.prepare))
         tasks.create_task(rooms.journal.writer.run())
@@ -271,3 +276,4 @@ async def _work(rooms: Rooms) -> None:
         tasks.create_task(sweep_always(rooms.journal.database))
         tasks.create_task(erase_always(rooms.journal))
         tasks.create_task(book_always(rooms.journal.database))
+        tasks.create_task(retain_always(rooms.journal, kept))

@@ -43,6 +43,17 @@ async def test_postgres_that_may_lose_commits_is_refused(database_url: str) -> N
     await database.aclose()
 
 
+async def test_role_that_is_above_policies_and_cannot_be_left_is_refused(database: Database, database_url: str) -> None:
+    async with database.dedicated("roles", role="none") as db:
+        await db.execute("CREATE ROLE above LOGIN BYPASSRLS")
+        as_above = Database(f"{database_url}{'&' if '?' in database_url else '?'}user=above", pool_size=2)
+
+        with pytest.raises(StartupError, match="grant it to that role"):
+            await as_above.connect()
+
+        await db.execute("DROP ROLE above")
+
+
 async def test_transaction_rolls_back_on_any_error(database: Database) -> None:
     with pytest.raises(RuntimeError):
         async with database.transaction(DEFAULT_REALM) as db:

@@ -33,8 +33,8 @@ def our_files(folder: Path = ROOT) -> Iterator[Path]:
 
 
 def documents() -> list[Path]:
-    """Return the README and every page of docs/."""
-    return [README, *sorted(DOCS.rglob("*.md"))]
+    """Return the README, the security policy and every page of docs/."""
+    return [README, ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 
 
 @cache

@@ -15,7 +15,7 @@ TOO_LONG: frozenset[str] = frozenset()
 SQL = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|CREATE|DROP|ALTER|LISTEN|NOTIFY|SHOW)\s")
 SPEAK_SQL = {
     "db", "journal", "sessions", "realms", "catalog", "expiry", "nodes", "history", "idempotency", "copies", "turns",
-    "credentials", "limits", "audit", "usage", "webhooks",
+    "credentials", "limits", "audit", "usage", "webhooks", "erasure",
 }  # fmt: skip
 
 
@@ -65,7 +65,11 @@ def test_events_are_inserted_by_the_journal_alone_and_never_changed() -> None:
 
     assert [name for name, text in said.items() if re.search(r"INSERT INTO (events\b|{})", text)] == ["app/journal/append.py"]
     assert [name for name, text in said.items() if re.search(r"(UPDATE|TRUNCATE) (events\b|{})", text)] == []
-    assert [name for name, text in said.items() if re.search(r"DELETE FROM (events\b|{})", text)] == ["app/sessions.py"]
+    assert [name for name, text in said.items() if re.search(r"DELETE FROM (events\b|{})", text)] == [
+        "app/erasure.py",
+        "app/journal/retention.py",
+        "app/sessions.py",
+    ]
 
 
 def test_leases_are_granted_and_judged_by_the_clock_of_the_database() -> None:
