@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from app.realms import Config
 from app.seals import Seals
 from app.sessions import DEFAULT_REALM, Options
 from app.webhooks import webhook
+from tests import nursery
 from tests.journal.ledger import Node, open_session, start, writing
 from tests.service import ROOT
 from tests.worker.floor import ended
@@ -40,10 +42,13 @@ async def started(folder: Path, *arguments: str, **settings: str) -> asyncio.sub
 
 async def ran(folder: Path, *arguments: str, **settings: str) -> tuple[int | None, str, str]:
     """Run `suricate` to its end: status, output, errors."""
-    process = await started(folder, *arguments, **settings)
-    async with asyncio.timeout(LIMIT_SECONDS):
-        output, errors = await process.communicate()
-    return process.returncode, output.decode(), errors.decode()
+    env = {"PATH": os.defpath, "HOME": str(folder), "NO_COLOR": "1", **settings}
+    with tempfile.NamedTemporaryFile() as errors:
+        process = await nursery.born(arguments, env, cwd=folder, log=Path(errors.name))
+        async with asyncio.timeout(LIMIT_SECONDS):
+            output = await process.stdout.read()
+            status = await process.wait()
+        return status, output.decode(), Path(errors.name).read_text(encoding="utf-8")
 
 
 async def test_help_names_every_command(tmp_path: Path) -> None:

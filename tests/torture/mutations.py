@@ -105,7 +105,7 @@ CHOICE = (
     "WHERE s.fence = e.fence AND (e.number = 0 OR s.append_number < e.number) FOR NO KEY UPDATE OF s SKIP LOCKED\n"
     "), numbered AS (\n  UPDATE sessions s SET\n    last_seq = s.last_seq + e.events,\n"
 )
-CHOICES = (f"{CHOICE}    message_count", f"{CHOICE}    append_number")
+CHOICES = (f"{CHOICE}    message_count", f"{CHOICE}    stored_bytes")
 """How each of the two statements that append chooses what it writes."""
 
 
