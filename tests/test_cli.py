@@ -27,7 +27,7 @@ from tests.journal.ledger import Node, open_session, start, writing
 from tests.service import ROOT
 from tests.worker.floor import ended
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 LIMIT_SECONDS = 20
 

@@ -222,7 +222,9 @@ def _envelope(name: str, event: type[Event]) -> dict[str, Any]:
     if name == "session_updated":
         properties, required = {}, []
     omitted = {"turn_interrupted": {"note"}, "tool_call_delta": {"name"}}.get(name, set())
-    turn_id = {"type": "null"} if event.is_of_session else {"type": "string", "format": "uuid"}
+    turn_id: dict[str, Any] = {"type": "null"} if event.is_of_session else {"type": "string", "format": "uuid"}
+    if name.startswith("compaction_"):  # a caller may ask for it between turns
+        turn_id["type"] = ["string", "null"]
     return {
         "type": "object",
         "description": " ".join((event.__doc__ or "").split()),

@@ -20,7 +20,7 @@ from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 BACK_SECONDS = 20.0
 DISK = "160m"  # a fresh cluster takes a third of it

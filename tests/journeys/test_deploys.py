@@ -15,7 +15,7 @@ from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import ROOT, Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 CLIENTS = 6
 TURN_TOKENS, TOKENS_A_SECOND = 120, 60

@@ -12,7 +12,7 @@ from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 EXIT_SECONDS = 2.0
 IDLE_STREAMS = 20

@@ -17,7 +17,7 @@ from tests.provider_double.openai import OpenAIDouble
 from tests.provider_double.scripts import Script
 from tests.service import Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 KEY = "sk-canary"
 MODELS = {"anthropic": "claude-sonnet-5-5", "openai": "gpt-5.6-terra", "gemini": "gemini-3.8-flash"}

@@ -28,7 +28,7 @@ from app.tools.mcp import (
 from app.tools.stdio import Program
 from tests.tools.endpoint import Endpoint, answer, listening
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "tests.tools.mcp_server"]

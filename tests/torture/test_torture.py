@@ -8,7 +8,7 @@ import pytest
 from tests.torture import run
 from tests.torture.run import Options
 
-SECONDS = 20
+SECONDS = 14
 
 
 @pytest.mark.slow
