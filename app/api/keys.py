@@ -1,11 +1,12 @@
 """Routes of API keys, of tickets for streams, and of the trail of what was done with them."""
 
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app import audit, idempotency, ids, sessions
+from app import audit, clock, idempotency, ids, sessions
 from app.api import documents, key_schemas
 from app.api.answers import as_json
 from app.api.dependencies import House, Query, Rooms, body, keyed
@@ -88,17 +89,28 @@ async def revoke(key_id: str, house: Rooms) -> Response:
 )
 async def ticket(
     session_id: str,
+    request: Request,
     house: Rooms,
     asked: Annotated[key_schemas.AskTicket, Depends(body(key_schemas.AskTicket))],
 ) -> Response:
-    """Get a ticket that reads this session's events as `?ticket=`, again and again until it ends.
-
-    Every ask makes another ticket, also one that is repeated with the same key: it is not kept in a form that could be shown.
-    """
+    """Get a ticket that reads this session's events as `?ticket=`, again and again until it ends."""
+    key, caller = keyed(request, asked), house.caller
+    new, expires_at = tickets.make(), clock.now() + timedelta(seconds=asked.seconds)
+    if key is not None and caller.is_known:
+        new = tickets.derived(request.headers["authorization"], f"{key.path} {key.key}".encode() + key.body_hash)
     async with house.transaction() as tx:
+        kept = await idempotency.begin(tx, key)
+        if kept is not None and not caller.is_known:
+            return as_json(kept.response, HTTP_CREATED, {"Idempotency-Replayed": "true"})
+        if kept is not None and kept.response is not None:
+            expires_at = datetime.fromisoformat(kept.response["expires_at"])
         session = await sessions.pin(tx, session_id)
-        made = await tickets.issue(tx.db, session.id, house.caller, seconds=asked.seconds)
-    return as_json(made, HTTP_CREATED)
+        made = await tickets.issue(tx.db, new, session.id, caller, expires_at=expires_at)
+        if kept is None:
+            await idempotency.keep(
+                tx, key, session_id=session.id, response=made | ({"ticket": None} if caller.is_known else {})
+            )
+    return as_json(made, HTTP_CREATED, {} if kept is None else {"Idempotency-Replayed": "true"})
 
 
 @router.get(

@@ -4,8 +4,10 @@ A ticket reads one session's events and nothing else, for minutes. It may be use
 reconnects by itself; a stream that it has opened lasts as long as the credential which asked for the ticket.
 """
 
+import hmac
 import secrets
-from datetime import datetime, timedelta
+from base64 import urlsafe_b64encode
+from datetime import datetime
 from typing import Any, Final
 
 from app import clock
@@ -18,17 +20,25 @@ DEFAULT_SECONDS: Final = 300
 MOST_SECONDS: Final = 3600
 
 
-async def issue(db: Connection, session_id: str, caller: Caller, *, seconds: float) -> dict[str, Any]:
-    """Make a ticket for a session of the transaction's realm.
+def make() -> str:
+    """Make a ticket."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def derived(secret: str, request: bytes) -> str:
+    """Make the ticket of a request that may be repeated: the same secret gets the same one, which is kept nowhere."""
+    return PREFIX + urlsafe_b64encode(hmac.digest(secret.encode(), request, "sha256")).rstrip(b"=").decode()
+
+
+async def issue(db: Connection, ticket: str, session_id: str, caller: Caller, *, expires_at: datetime) -> dict[str, Any]:
+    """Let a ticket open a session's streams, in the transaction's realm; one that does already stays as it is.
 
     Returns:
         The ticket as the wire shows it; it cannot be read again.
     """
-    ticket = PREFIX + secrets.token_urlsafe(32)
-    expires_at = clock.now() + timedelta(seconds=seconds)
     await db.execute(
         """INSERT INTO stream_tickets (realm_id, hash, session_id, credential, credential_expires_at, expires_at)
-           VALUES ($1, $2, $3, $4, $5, $6)""",
+           VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (hash) DO NOTHING""",
         db.realm,
         hashed(ticket),
         session_id,

@@ -188,6 +188,27 @@ async def test_ticket_opens_its_sessions_events_again_and_again_and_nothing_else
     assert [answer.status_code for answer in refused] == [401, 401]
 
 
+async def test_repeat_of_asking_for_a_ticket_gets_the_same_one_and_no_other_key_does(walled: Walled) -> None:
+    mine = await walled.create("acme:write", prompt="hello")
+    path, headers = f"/v1/sessions/{mine['session_id']}/stream-tickets", {"Idempotency-Key": "one-ticket"}
+
+    first, again, other = [
+        await walled.ask(key, "POST", path, headers=headers) for key in ("acme:read", "acme:read", "acme:write")
+    ]
+    tickets = [answer.json()["ticket"] for answer in (first, other)]
+    shown = [
+        await walled.ask(None, "GET", f"{path.rpartition('/')[0]}/events", params={"ticket": one, "follow": "false"})
+        for one in tickets
+    ]
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json()
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    assert tickets[0] != tickets[1]
+    assert [answer.status_code for answer in shown] == [200, 200]
+
+
 @pytest.mark.parametrize("ticket", ["x", "sut_x", "", "%00", "%ff", "é"])
 async def test_ticket_that_was_never_given_opens_nothing(walled: Walled, ticket: str) -> None:
     path = f"/v1/sessions/{MISSING}/events?ticket={ticket}"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app import expiry, idempotency, ids, sessions
+from app import clock, expiry, idempotency, ids, sessions
 from app.credentials import tickets
 from app.credentials.caller import OPEN
 from app.db.engine import Database
@@ -30,7 +30,7 @@ async def test_keys_and_nodes_past_their_time_are_swept_and_the_others_stay(
         await db.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE key = 'old'")
         await claims.renew(db, Node().row, [])
         await db.execute("UPDATE nodes SET seen_at = now() - interval '2 hours'")
-        await tickets.issue(db, ids.session_id(), OPEN, seconds=-1)
+        await tickets.issue(db, tickets.make(), ids.session_id(), OPEN, expires_at=clock.now())
 
     async with running(housekeeping.sweep_always(database)), asyncio.timeout(LIMIT_SECONDS):
         while await _left(database) > 1:
