@@ -24,7 +24,7 @@ COMMAND_SECONDS = 20.0  # above statement_timeout, for a server that does not an
 CONNECT_SECONDS = 10.0
 ACQUIRE_SECONDS = 30.0  # for a pooled connection while the process is busy; a database that is away fails at once
 OLDEST_VERSION = 15
-EVERY_REALM: Final = "*"  # for work of the service itself; no realm can have this name
+EVERY_REALM: Final = walls.EVERY_REALM  # for work of the service itself; no realm can have this name
 SESSION_SETTINGS = {
     "application_name": "suricate",
     "statement_timeout": "15s",

@@ -12,11 +12,12 @@ import asyncpg
 from app.errors import StartupError
 
 SETTING: Final = "suricate.realm"
+EVERY_REALM: Final = "*"
 ROLE: Final = "suricate_app"
 REALM_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 
 _REALM: Final = f"(SELECT current_setting('{SETTING}', true))"
-_IS_SERVICE: Final = f"{_REALM} = '*'"
+_IS_SERVICE: Final = f"{_REALM} = '{EVERY_REALM}'"
 _IS_SEEN: Final = f"realm_id = {_REALM} OR {_IS_SERVICE}"
 _IS_EXEMPT = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 _MAKE_ROLE = f"""
@@ -48,7 +49,7 @@ def begin(realm: str) -> str:
     Raises:
         ValueError: this is no realm's name.
     """
-    if realm != "*" and not REALM_ID.match(realm):
+    if realm != EVERY_REALM and not REALM_ID.match(realm):
         raise ValueError("not a realm's name")
     return f"BEGIN; SET LOCAL {SETTING} = '{realm}'"
 
