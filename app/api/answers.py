@@ -57,9 +57,9 @@ async def tell(house: House, accepted: Accepted) -> Response:
         return streams.respond(house, reading, status=status, headers=_headers(accepted))
     if accepted.manner.wait_seconds > 0:
         await _wait(house, accepted.session_id, accepted.turn_id, after, accepted.manner.wait_seconds)
-    found = await _turn(house, accepted.session_id, accepted.turn_id)
     if accepted.is_new_session:
-        return await _tell_session(house, accepted, found)
+        return await _tell_session(house, accepted)
+    found = await _turn(house, accepted.session_id, accepted.turn_id)
     return as_json(turn.view(found), 200 if found.is_over else 202, _headers(accepted))
 
 
@@ -68,8 +68,9 @@ async def _turn(house: House, session_id: str, turn_id: str) -> turn.Turn:
         return await turn.get(db, session_id, turn_id)
 
 
-async def _tell_session(house: House, accepted: Accepted, first: turn.Turn | None = None) -> Response:
+async def _tell_session(house: House, accepted: Accepted) -> Response:
     async with house.reading() as db:
+        first = None if accepted.turn_id is None else await turn.get(db, accepted.session_id, accepted.turn_id)
         session = await sessions.get(db, accepted.session_id)
     created = {
         "session_id": session.id,
