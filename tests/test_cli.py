@@ -246,6 +246,19 @@ async def test_migrate_refuses_a_database_that_lacks_what_it_needs(
     )
 
 
+async def test_mistake_that_keeps_the_service_from_starting_is_logged(
+    tmp_path: Path, database: Database, database_url: str
+) -> None:
+    async with database.dedicated("break", role="none") as db:
+        await db.execute("DROP TABLE nodes")
+
+    status, output, errors = await ran(tmp_path, "serve", "--port", "0", SURICATE_DATABASE_URL=database_url)
+
+    assert status not in {0, None}
+    assert "service_crashed" in output + errors
+    assert "nodes" in output + errors
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 async def test_worker_runs_turns_without_http_and_stops_in_order(
     tmp_path: Path, database: Database, database_url: str, number: signal.Signals

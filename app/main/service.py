@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from fastapi import Depends, FastAPI
 
 from app.api import (
@@ -34,6 +35,8 @@ from app.main import gates, traces
 from app.main.rooms import Rooms, limits, open_rooms
 from app.settings import Settings
 
+log = structlog.get_logger()
+
 DESCRIPTION = "Durable LLM agent sessions over HTTP and Server-Sent Events, on Postgres alone."
 
 
@@ -56,6 +59,9 @@ def create_app(settings: Settings) -> FastAPI:
                 yield
         except StartupError as error:
             app.state.startup_error = error  # the server only says that it failed; the command line says why
+            raise
+        except Exception:
+            log.exception("service_crashed")
             raise
 
     app = FastAPI(
