@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         None, description="Days after which an archived session is erased; unset: kept for ever."
     )
     retention_audit_days: Days = Field(365, description="Days after which an entry of the audit trail goes.")
-    pool_size: int = Field(16, ge=2, le=500, description="Pooled Postgres connections; five more stand apart.")
+    pool_size: int = Field(16, ge=2, le=500, description="Pooled Postgres connections; six more stand apart.")
     nats_url: NatsUrl | None = Field(
         None, repr=False, description="`nats://…` or `tls://…` of a NATS that wake-ups go over; unset: Postgres' NOTIFY."
     )

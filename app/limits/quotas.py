@@ -1,7 +1,8 @@
 """How much a realm may have at once: sessions, what they store, turns that are live, streams that are open.
 
-Turns are counted when one is asked for. Sessions and their bytes are counted for a realm every few seconds, by whoever asks
-first, and streams by each node for itself and told to the others: a realm that grows fast passes those three by a little.
+Live turns are counted when one is asked for; where many more may come, what was found holds for a second. Sessions and their
+bytes are counted for a realm every few seconds, by whoever asks first, and streams by each node for itself and told to the
+others: a realm that grows fast passes its quotas by a little.
 """
 
 import asyncio
@@ -11,24 +12,46 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from app import clock
 from app.credentials.caller import Caller
 from app.db.engine import EVERY_REALM, Connection, Database
 from app.errors import CapacityExceeded, StoreUnavailable
 
 COUNTED_EVERY: Final = "10 seconds"
+FAR_TURNS: Final = 256  # a realm that may have so many more turns, and twice the bytes, is far from what it may have, and
+FAR_SECONDS: Final = 1.0  # is not asked about for so long
+MOST_FAR: Final = 10_000  # realms
 TELL_SECONDS: Final = 5.0  # between two words to other nodes of the streams that are open here
 FORGOTTEN_AFTER: Final = "20 seconds"  # what a node said that says nothing any more
 RETRY_SECONDS: Final = 10
 
+_COUNTED: Final = f"""
+SELECT (SELECT count(*) FROM (SELECT FROM sessions WHERE realm_id = $1 AND status <> 'idle' LIMIT $2) live) AS live_turns,
+       sessions, stored_bytes
+FROM (SELECT) one LEFT JOIN realm_totals ON realm_id = $1 AND counted_at > clock_timestamp() - interval '{COUNTED_EVERY}'
+"""
+_COUNT: Final = """
+INSERT INTO realm_totals (realm_id, sessions, stored_bytes, counted_at)
+SELECT $1, count(*), coalesce(sum(stored_bytes), 0)::bigint, clock_timestamp() FROM sessions WHERE realm_id = $1
+ON CONFLICT (realm_id) DO UPDATE SET sessions = excluded.sessions, stored_bytes = excluded.stored_bytes,
+  counted_at = excluded.counted_at
+RETURNING sessions, stored_bytes
+"""
+
 
 @dataclass(frozen=True, slots=True)
-class Most:
-    """What a realm may have at most; 0: any number."""
+class Amounts:
+    """What a realm has, or may have at most; there 0 is any number."""
 
     sessions: int = 0
     stored_bytes: int = 0
     live_turns: int = 0
     streams: int = 0
+
+    def is_far(self, has: "Amounts") -> bool:
+        """Tell whether many more turns, and what they store, may come before a realm has as much as it may."""
+        is_turns_far = not self.live_turns or has.live_turns + FAR_TURNS <= self.live_turns
+        return is_turns_far and (not self.stored_bytes or 2 * has.stored_bytes <= self.stored_bytes)
 
 
 class Quotas:
@@ -38,10 +61,11 @@ class Quotas:
         node_id: who counts.
     """
 
-    def __init__(self, database: Database, node_id: str, most: Most) -> None:
+    def __init__(self, database: Database, node_id: str, most: Amounts) -> None:
         self._database = database
         self._node_id = node_id
         self._most = most
+        self._far_until: dict[str, float] = {}
         self._here: Counter[str] = Counter()
         self._elsewhere: Counter[str] = Counter()
 
@@ -51,11 +75,9 @@ class Quotas:
         Raises:
             CapacityExceeded: it has.
         """
-        if not self._most.sessions and not self._most.stored_bytes:
-            return
-        sessions, stored_bytes = await _counted(db)
-        _check("sessions", sessions, self._most.sessions, "Erase some")
-        _check("stored bytes", stored_bytes, self._most.stored_bytes, "Erase sessions")
+        has = await self._counted(db, live_turns=0)
+        _check("sessions", has.sessions, self._most.sessions, "Erase some")
+        _check("stored bytes", has.stored_bytes, self._most.stored_bytes, "Erase sessions")
 
     async def check_turn(self, db: Connection) -> None:
         """Refuse one more turn where the transaction's realm has as many live ones, or stores as much, as it may.
@@ -63,16 +85,15 @@ class Quotas:
         Raises:
             CapacityExceeded: it has.
         """
-        if self._most.live_turns:
-            live = await db.fetchval(
-                "SELECT count(*) FROM (SELECT FROM sessions WHERE realm_id = $1 AND status <> 'idle' LIMIT $2) live",
-                db.realm,
-                self._most.live_turns,
-            )
-            _check("live turns", live, self._most.live_turns, "Wait for some to end")
-        if self._most.stored_bytes:
-            _, stored_bytes = await _counted(db)
-            _check("stored bytes", stored_bytes, self._most.stored_bytes, "Erase sessions")
+        if self._far_until.get(db.realm, 0.0) > clock.monotonic():
+            return
+        has = await self._counted(db, live_turns=self._most.live_turns)
+        _check("live turns", has.live_turns, self._most.live_turns, "Wait for some to end")
+        _check("stored bytes", has.stored_bytes, self._most.stored_bytes, "Erase sessions")
+        if self._most.is_far(has):
+            if len(self._far_until) >= MOST_FAR:
+                self._far_until.clear()
+            self._far_until[db.realm] = clock.monotonic() + FAR_SECONDS
 
     @contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:
@@ -93,6 +114,20 @@ class Quotas:
         """
         open_now = self._here[caller.realm] + self._elsewhere[caller.realm]
         _check("open streams", open_now, self._most.streams, "Close some")
+
+    async def _counted(self, db: Connection, *, live_turns: int) -> Amounts:
+        """Return what the realm has: live turns up to so many now, sessions and their bytes as counted not long ago."""
+        is_told = self._most.sessions > 0 or self._most.stored_bytes > 0
+        if not is_told and not live_turns:
+            return Amounts()
+        row = await db.fetchrow(_COUNTED, db.realm, live_turns)
+        assert row is not None
+        if row["sessions"] is not None or not is_told:
+            return Amounts(row["sessions"] or 0, row["stored_bytes"] or 0, row["live_turns"])
+        live_turns = row["live_turns"]
+        row = await db.fetchrow(_COUNT, db.realm)
+        assert row is not None
+        return Amounts(row["sessions"], row["stored_bytes"], live_turns)
 
     async def run(self) -> None:
         """Tell other nodes of streams that are open here, and hear of theirs, for as long as the process lives."""
@@ -127,23 +162,3 @@ def _check(name: str, has: int, most: int, way_out: str) -> None:
         raise CapacityExceeded(
             f"This realm has {has} {name}, and may have {most}. {way_out}, or ask its operator.", retry_after=RETRY_SECONDS
         )
-
-
-async def _counted(db: Connection) -> tuple[int, int]:
-    """Return how many sessions the realm has and how many bytes they store, as counted not long ago."""
-    row = await db.fetchrow(
-        f"""SELECT sessions, stored_bytes FROM realm_totals
-            WHERE realm_id = $1 AND counted_at > clock_timestamp() - interval '{COUNTED_EVERY}'""",
-        db.realm,
-    )
-    if row is None:
-        row = await db.fetchrow(
-            """INSERT INTO realm_totals (realm_id, sessions, stored_bytes, counted_at)
-               SELECT $1, count(*), coalesce(sum(stored_bytes), 0)::bigint, clock_timestamp() FROM sessions WHERE realm_id = $1
-               ON CONFLICT (realm_id) DO UPDATE SET sessions = excluded.sessions, stored_bytes = excluded.stored_bytes,
-                 counted_at = excluded.counted_at
-               RETURNING sessions, stored_bytes""",
-            db.realm,
-        )
-    assert row is not None
-    return row["sessions"], row["stored_bytes"]

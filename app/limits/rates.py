@@ -1,21 +1,26 @@
 """How often a credential, and its realm, may ask: token buckets that all nodes share.
 
-Requests that come while one question to Postgres is under way share the next, as entries do with the journal's commits, so that
-a busy node asks some hundred times a second and not for each request. The table is not logged: what a crash forgets is that
-somebody was in a hurry.
+A busy node does not ask Postgres for each request: those that come while one question is under way share the next, and what is
+asked for takes a little more along, which is given out from memory until it is old. So no more is ever let through than the
+buckets hold, and what a node has taken along and not given out is lost to the others. The table is not logged: what a crash
+forgets is that somebody was in a hurry.
 """
 
 import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from app import clock
 from app.credentials.caller import Caller
-from app.db.engine import EVERY_REALM, Database
+from app.db.engine import Connection, Database
 from app.errors import RateLimited, StoreUnavailable
 
 BURST_SECONDS: Final = 5.0  # of its rate that may come at once
+AHEAD_SECONDS: Final = 0.1  # of its rate that a node takes along; less than a whole request is none
+HELD_SECONDS: Final = 1.0  # what was taken along, before it is lost
+MOST_HELD: Final = 10_000  # buckets
 REALM_BUCKET: Final = "realm"
 
 _TAKE: Final = """
@@ -80,6 +85,20 @@ class _Asked:
     answer: "asyncio.Future[int | None]"
 
 
+@dataclass(slots=True)
+class _Held:
+    """What was taken along from one bucket.
+
+    Args:
+        left: what is left in the bucket itself.
+        until: on the monotonic clock.
+    """
+
+    tokens: int
+    left: int
+    until: float
+
+
 class Limiter:
     """Lets requests through, or not."""
 
@@ -87,6 +106,8 @@ class Limiter:
         self._database = database
         self._rates = rates
         self._waiting: list[_Asked] = []
+        self._under_way: list[_Asked] = []
+        self._held: dict[tuple[str, str], _Held] = {}
         self._has_work = asyncio.Event()
 
     async def take(self, caller: Caller) -> Standing | None:
@@ -115,41 +136,63 @@ class Limiter:
         return least
 
     async def run(self) -> None:
-        """Ask for what waits, for as long as the process lives."""
+        """Ask for what waits, for as long as the process lives; a connection is opened once there is something to ask."""
         while True:
             await self._has_work.wait()
-            self._has_work.clear()
-            batch, self._waiting = self._waiting, []
             try:
-                await self._take(batch)
+                async with self._database.dedicated("rates", synchronous_commit="off") as db:
+                    await self._ask_over(db)
             except StoreUnavailable as error:
-                for one in batch:
-                    if not one.answer.done():
-                        one.answer.set_exception(error)
+                self._refuse(error)
+
+    async def _ask_over(self, db: Any) -> None:
+        """Ask for what waits over a connection, for as long as that lives."""
+        while not db.is_closed():
+            self._has_work.clear()
+            self._under_way, self._waiting = self._waiting, []
+            await self._take(db, self._under_way)
+            await self._has_work.wait()
+
+    def _refuse(self, error: StoreUnavailable) -> None:
+        self._has_work.clear()
+        for one in (*self._under_way, *self._waiting):
+            if not one.answer.done():
+                one.answer.set_exception(error)
+        self._waiting = []
 
     def _ask(self, realm: str, bucket: str, rate: float) -> _Asked:
         asked = _Asked(realm, bucket, rate, asyncio.get_running_loop().create_future())
-        self._waiting.append(asked)
-        self._has_work.set()
+        held = self._held.get((realm, bucket))
+        if held is not None and held.tokens and clock.monotonic() < held.until:
+            held.tokens -= 1
+            asked.answer.set_result(held.left + held.tokens)
+        else:
+            self._waiting.append(asked)
+            self._has_work.set()
         return asked
 
-    async def _take(self, batch: Sequence[_Asked]) -> None:
+    async def _take(self, db: Connection, batch: Sequence[_Asked]) -> None:
         buckets: dict[tuple[str, str], list[_Asked]] = {}
         for one in batch:
             buckets.setdefault((one.realm, one.bucket), []).append(one)
         rates = [found[0].rate for found in buckets.values()]
-        async with self._database.transaction(EVERY_REALM) as db:
-            await db.execute("SET LOCAL synchronous_commit = off")
-            rows = await db.fetch(
-                _TAKE,
-                [realm for realm, _ in buckets],
-                [bucket for _, bucket in buckets],
-                rates,
-                [max(1.0, rate * BURST_SECONDS) for rate in rates],
-                [float(len(found)) for found in buckets.values()],
-            )
+        rows = await db.fetch(
+            _TAKE,
+            [realm for realm, _ in buckets],
+            [bucket for _, bucket in buckets],
+            rates,
+            [max(1.0, rate * BURST_SECONDS) for rate in rates],
+            [len(found) + float(int(found[0].rate * AHEAD_SECONDS)) for found in buckets.values()],
+        )
         for row in rows:
-            granted, left = int(row["granted"]), int(row["tokens"])
-            for place, one in enumerate(buckets[row["realm_id"], row["bucket"]]):
-                if not one.answer.done():
-                    one.answer.set_result(left + granted - place - 1 if place < granted else None)
+            place = row["realm_id"], row["bucket"]
+            self._give_out(place, buckets[place], granted=int(row["granted"]), left=int(row["tokens"]))
+
+    def _give_out(self, bucket: tuple[str, str], waiting: Sequence[_Asked], *, granted: int, left: int) -> None:
+        for place, one in enumerate(waiting):
+            if not one.answer.done():
+                one.answer.set_result(left + granted - place - 1 if place < granted else None)
+        if granted > len(waiting):
+            if len(self._held) >= MOST_HELD:
+                self._held.clear()
+            self._held[bucket] = _Held(granted - len(waiting), left, clock.monotonic() + HELD_SECONDS)

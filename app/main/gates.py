@@ -8,7 +8,7 @@ from app.api.access import Guards
 from app.credentials.gate import Gate
 from app.credentials.tokens import Issuer, Tokens
 from app.errors import StartupError
-from app.limits.quotas import Most, Quotas
+from app.limits.quotas import Amounts, Quotas
 from app.limits.rates import Limiter, Rates
 from app.main import doors
 from app.main.rooms import Rooms
@@ -41,8 +41,8 @@ async def opened(settings: Settings, rooms: Rooms) -> AsyncIterator[Guards]:
         yield Guards(gate, limiter, quotas)
 
 
-def _most(settings: Settings) -> Most:
-    return Most(
+def _most(settings: Settings) -> Amounts:
+    return Amounts(
         sessions=settings.realm_sessions,
         stored_bytes=settings.realm_stored_bytes,
         live_turns=settings.realm_live_turns,

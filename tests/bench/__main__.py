@@ -9,7 +9,7 @@ import uvloop
 from rich.console import Console
 
 from app import clock
-from tests.bench import carriers, ground, idle, ledger, live, page, stored, times, turns
+from tests.bench import carriers, ground, idle, ledger, live, page, stored, times, turns, walls
 from tests.bench.ground import Ground
 from tests.bench.table import Row, rich_table
 
@@ -27,6 +27,7 @@ PARTS: dict[str, Part] = {
     "j": times.starts,
     "k": carriers.carriers,
     "l": idle.idle_streams,
+    "m": walls.price_of_walls,
 }
 DISK = Path("/var/tmp")  # where systems keep what is large and on a disk
 

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 
 from app import clock, ids
 from app.db.engine import Database
-from app.journal.entry import Appended, Entry
+from app.journal.entry import Appended
 from app.journal.journal import Journal
 from app.journal.nats import Nats
 from app.journal.notify import Notify
-from app.journal.types import TextDelta
 from app.journal.wakeups import Carrier
 from app.pace import Pace
 from app.sessions import DEFAULT_REALM
 from tests import nats_server
 from tests.bench.figures import Spread, median
 from tests.bench.ground import Ground
-from tests.bench.ledger import Book, book_in, rate, repeat
+from tests.bench.ledger import Book, book_in, hello, rate, repeat
 from tests.bench.table import Row
 
 NODES = (1, 4, 16)
@@ -47,6 +46,7 @@ class Size:
 async def carriers(ground: Ground, *, quick: bool) -> list[Row]:
     """Part k."""
     seconds, rounds, wakes = (0.2, 1, 5) if quick else (0.4, 4, 20)
+    await ground.clear()
     book = await book_in(ground, "bench_carriers", NODES[-1])
     async with nats_server.running(nats_server.found()) as server:
         ways: dict[str, Make | None] = {
@@ -112,12 +112,12 @@ async def _late(book: Book, ways: dict[str, Make], wakes: int, rounds: int) -> l
 async def _lateness(book: Book, make: Make, wakes: int) -> Spread:
     late: list[float] = []
     async with _nodes(book, make, 2) as (here, there), asyncio.timeout(WAIT_SECONDS):
-        head = (await _append(here, book, 0, 1)).last_seq
+        head = (await _append(here, book, 0)).last_seq
         with there.subscriptions.open(DEFAULT_REALM, book.turns[0][0], after=head) as reader:
             async with aclosing(reader.read()) as batches:
-                for number in range(2, wakes + 2):
+                for _ in range(wakes):
                     await asyncio.sleep(APART_SECONDS)
-                    await _append(here, book, 0, number)
+                    await _append(here, book, 0)
                     committed_at = clock.monotonic()
                     await anext(batches)
                     late.append((clock.monotonic() - committed_at) * 1000)
@@ -126,14 +126,14 @@ async def _lateness(book: Book, make: Make, wakes: int) -> Spread:
 
 async def _commits(book: Book, nodes: Sequence[Journal], seconds: float) -> float:
     async def write(node: Journal, place: int) -> int:
-        return await repeat(seconds, lambda number: _append(node, book, place, number))
+        return await repeat(seconds, lambda _: _append(node, book, place))
 
     return await rate([write(node, place) for place, node in enumerate(nodes)], seconds)
 
 
-async def _append(node: Journal, book: Book, place: int, number: int) -> Appended:
+async def _append(node: Journal, book: Book, place: int) -> Appended:
     session_id, turn_id = book.turns[place]
-    return await node.writer.submit(Entry(session_id, 1, turn_id, [TextDelta(1, "hello")], number=number))
+    return await node.writer.submit(hello(book, session_id, turn_id))
 
 
 @asynccontextmanager

@@ -40,7 +40,7 @@ class Client:
             "interrupt": self.interrupt,
         }
 
-    async def create(self, base_url: str, count: int, body: Json) -> Json:
+    async def create(self, base_url: str, count: int, body: Json, key: str | None = None) -> Json:
         """Create sessions, 16 at a time."""
         ids: list[str] = []
         left = iter(range(count))
@@ -48,14 +48,21 @@ class Client:
         async def worker() -> None:
             connection = await connect(base_url)
             for _ in left:
-                answer = await connection.request("POST", "/v1/sessions", body=body)
+                answer = await connection.request("POST", "/v1/sessions", body=body, headers=_shown(key))
                 ids.append(answer.json()["session_id"])
             connection.close()
 
         await _together(worker, 16)
         return {"ids": ids}
 
-    async def turns(self, base_url: str, requests: list[tuple[str, Json]], concurrency: int, ramp_seconds: float = 0) -> Json:
+    async def turns(
+        self,
+        base_url: str,
+        requests: list[tuple[str, Json]],
+        concurrency: int,
+        ramp_seconds: float = 0,
+        key: str | None = None,
+    ) -> Json:
         """Ask for answers as streams, so many at once, and read each to its end.
 
         Returns:
@@ -71,7 +78,7 @@ class Client:
             for path, body in left:
                 tally = Stamps(tokens) if number % sampled_every == 0 else Tally()
                 tallies.append(tally)
-                await connection.request("POST", path, body=body, headers=STREAM, sink=tally)
+                await connection.request("POST", path, body=body, headers=STREAM | _shown(key), sink=tally)
                 ends.append(clock.monotonic())
                 if not connection.is_open:
                     connection = await connect(base_url)
@@ -175,6 +182,10 @@ class Client:
 
 async def _together(worker: Callable[[], Awaitable[None]], count: int) -> None:
     await asyncio.gather(*(worker() for _ in range(count)))
+
+
+def _shown(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"authorization": f"Bearer {key}"}
 
 
 def _milliseconds(seconds: list[float]) -> Json:

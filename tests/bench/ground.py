@@ -9,9 +9,10 @@ import re
 import resource
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ LINE_BYTES = 64 * 1024 * 1024
 SESSION = {"model": "double", "provider": "openai_compatible"}
 SURICATE, FLOOR, PLAIN, PLAIN_BY_EVENT = "Suricate", "floor", "plain", "plain, a commit an event"
 SERVERS = (SURICATE, FLOOR, PLAIN, PLAIN_BY_EVENT)
+UNWALLED = "without walls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,17 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One running server and the database it has for itself."""
+    """One running server and the database it has for itself.
+
+    Args:
+        key: what its clients show; None where it asks for nothing.
+    """
 
     name: str
     process: asyncio.subprocess.Process
     base_url: str
     database_url: str
+    key: str | None = None
 
     @property
     def rss_bytes(self) -> int:
@@ -69,6 +76,7 @@ class Ground:
     _load: asyncio.subprocess.Process
     _stack: AsyncExitStack
     _servers: dict[str, Server] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=count)
 
     async def load(self, job: str, **arguments: Any) -> dict[str, Any]:
         """Have the client process do a job, and return its outcome."""
@@ -82,11 +90,16 @@ class Ground:
         return outcome
 
     async def server(self, name: str) -> Server:
-        """Return a server of this name; started once, ended with the ground."""
+        """Return a server of this name; started once, ended with the ground or by `clear`."""
         if name not in self._servers:
-            url = await self.database(f"bench_{len(self._servers)}")
+            url = await self.database(f"bench_{next(self._numbers)}")
             self._servers[name] = await self._stack.enter_async_context(self.started(name, url))
         return self._servers[name]
+
+    async def clear(self) -> None:
+        """End the servers, so that what is measured next has the machine and Postgres' connections to itself."""
+        await self._stack.aclose()
+        self._servers.clear()
 
     async def database(self, name: str) -> str:
         """Make an empty database."""
@@ -96,7 +109,7 @@ class Ground:
         return self.postgres.dsn.replace(f"/{embedded.DATABASE}?", f"/{name}?")
 
     @asynccontextmanager
-    async def started(self, name: str, database_url: str, **settings: str) -> AsyncIterator[Server]:
+    async def started(self, name: str, database_url: str, *, key: str | None = None, **settings: str) -> AsyncIterator[Server]:
         """Run a server for the length of the block."""
         command, env = self._command(name, database_url)
         async with process(command, env=env | settings, stderr=self.folder / "servers.log") as running:
@@ -108,7 +121,7 @@ class Ground:
                         break
             assert line, f"{name} did not start: {(self.folder / 'servers.log').read_text()[-2000:]}"
             assert found is not None
-            yield Server(name, running, found[1].decode(), database_url)
+            yield Server(name, running, found[1].decode(), database_url, key)
 
     def cpu(self, server: Server) -> Cpu:
         """Read the clocks of a server and of Postgres."""
@@ -125,13 +138,13 @@ class Ground:
         return float(seconds)
 
     def _command(self, name: str, database_url: str) -> tuple[Sequence[str], dict[str, str]]:
-        if name == SURICATE:
+        if name in {SURICATE, UNWALLED}:
             settings = {
                 "SURICATE_PORT": "0",
                 "SURICATE_DATABASE_URL": database_url,
                 "SURICATE_OPENAI_COMPATIBLE_BASE_URL": self.double.base_url,
             }
-            return [sys.executable, "-m", "app.cli", "serve"], settings
+            return [sys.executable, "-m", "app.cli" if name == SURICATE else "tests.bench.unwalled", "serve"], settings
         module = f"tests.bench.{'floor' if name == FLOOR else 'plain'}"
         command = [sys.executable, "-m", module, "--database-url", database_url, "--provider", self.double.base_url]
         return [*command, "--commit", "event" if name == PLAIN_BY_EVENT else "turn"], {}
@@ -147,7 +160,8 @@ async def opened(folder: Path) -> AsyncIterator[Ground]:
         double = await stack.enter_async_context(ProviderDouble(records=100))
         command = [sys.executable, "-m", "tests.bench.client"]
         load = await stack.enter_async_context(process(command, stdin=asyncio.subprocess.PIPE))
-        yield Ground(home, postgres, double, load, stack)
+        servers = await stack.enter_async_context(AsyncExitStack())
+        yield Ground(home, postgres, double, load, servers)
 
 
 @asynccontextmanager

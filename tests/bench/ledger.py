@@ -1,9 +1,10 @@
 """Part a: durable delta events a second through the journal, in one process with their writers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import asyncpg
@@ -28,10 +29,15 @@ BATCHED, SINGLY = "bare batched inserts", "one commit an event"
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """A database with live turns in it."""
+    """A database with live turns in it.
+
+    Args:
+        numbers: of entries; those of one fence grow.
+    """
 
     url: str
     turns: Sequence[tuple[str, str]]
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
 
 async def appends(ground: Ground, *, quick: bool) -> list[Row]:
@@ -44,7 +50,7 @@ async def appends(ground: Ground, *, quick: bool) -> list[Row]:
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, way in ways.items():
-                rates[name].append(await way(Book(book.url, book.turns[:live]), seconds))
+                rates[name].append(await way(replace(book, turns=book.turns[:live]), seconds))
         found = {name: median(each) for name, each in rates.items()}
         ours = found.pop("Suricate")
         what = f"durable delta events of {live} live turns in lock step"
@@ -71,13 +77,20 @@ async def book_in(ground: Ground, name: str, live: int) -> Book:
             await db.execute(
                 """INSERT INTO sessions (realm_id, id, created_at, updated_at, labels, label_terms, options, status,
                                          current_turn_id, fence)
-                   VALUES ('bench', $1, now(), now(), '{}', '{}', '{}', 'running', $2, 1)""",
+                   VALUES ('default', $1, now(), now(), '{}', '{}', '{}', 'running', $2, 1)""",
                 session_id,
                 turn_id,
             )
-        await db.execute("CREATE TABLE bare (LIKE events INCLUDING ALL)")
     await database.aclose()
+    owner = await asyncpg.connect(url)
+    await owner.execute("CREATE TABLE bare (LIKE events INCLUDING ALL)")
+    await owner.close()
     return Book(url, turns)
+
+
+def hello(book: Book, session_id: str, turn_id: str) -> Entry:
+    """Make the next entry, a delta, of a live turn."""
+    return Entry(session_id, 1, turn_id, [TextDelta(1, "hello")], number=next(book.numbers))
 
 
 async def repeat(seconds: float, act: Callable[[int], Awaitable[Any]]) -> int:
@@ -105,10 +118,7 @@ async def _through_the_writer(book: Book, seconds: float) -> float:
 
         async def speak(place: int) -> int:
             session_id, turn_id = book.turns[place]
-            return await repeat(
-                seconds,
-                lambda number: writer.submit(Entry(session_id, 1, turn_id, [TextDelta(1, "hello")], number=number)),
-            )
+            return await repeat(seconds, lambda _: writer.submit(hello(book, session_id, turn_id)))
 
         found = await rate([speak(place) for place in range(len(book.turns))], seconds)
         running.cancel()
@@ -126,8 +136,8 @@ async def _batched(book: Book, seconds: float) -> float:
     async def insert(number: int) -> Any:
         bodies = [_body(session_id, turn_id) for session_id, turn_id in book.turns]
         return await connection.execute(
-            """INSERT INTO bare (session_id, seq, turn_id, type, scope_id, at, payload)
-               SELECT s, $4, t, 'text_delta', 'primary', now(), p
+            """INSERT INTO bare (realm_id, session_id, seq, turn_id, type, scope_id, at, payload)
+               SELECT 'default', s, $4, t, 'text_delta', 'primary', now(), p
                FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS x(s, t, p)""",
             session_ids,
             turn_ids,
@@ -149,8 +159,8 @@ async def _singly(book: Book, seconds: float) -> float:
             async def append(_number: int) -> Any:
                 return await pool.execute(
                     """WITH n AS (UPDATE sessions SET last_seq = last_seq + 1 WHERE id = $1 AND fence = 1 RETURNING last_seq)
-                       INSERT INTO events (session_id, seq, turn_id, type, scope_id, at, payload)
-                       SELECT $1, last_seq, $2, 'text_delta', 'primary', now(), $3 FROM n""",
+                       INSERT INTO events (realm_id, session_id, seq, turn_id, type, scope_id, at, payload)
+                       SELECT 'default', $1, last_seq, $2, 'text_delta', 'primary', now(), $3 FROM n""",
                     session_id,
                     turn_id,
                     _body(session_id, turn_id),

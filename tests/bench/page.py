@@ -51,6 +51,9 @@ A run of some parts (`--only`) leaves the lines of the others as they were.
 
 Part k compares the two ways of wake-ups between nodes. All its nodes are in one process, and each hears every other one.
 NOTIFY is measured twice in each round: where NATS differs from it by no more than it differs from itself, that is noise.
+
+Part m compares Suricate with the same code, its walls taken out: Postgres' policies are passed over, nobody is asked for a key,
+nothing is limited, and nothing goes on the audit trail.
 """
 
 

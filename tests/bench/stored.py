@@ -15,8 +15,8 @@ PAGE = 50
 _FILL_EVENTS = {
     SURICATE: """
 WITH filled AS (
-  INSERT INTO events (session_id, seq, type, scope_id, at, payload)
-  SELECT $1, n, 'text_delta', 'primary', now(), '"session_id":"' || $1 || '","turn_id":null,"type":"text_delta",'
+  INSERT INTO events (realm_id, session_id, seq, type, scope_id, at, payload)
+  SELECT 'default', $1, n, 'text_delta', 'primary', now(), '"session_id":"' || $1 || '","turn_id":null,"type":"text_delta",'
     || '"at":"2026-01-01T00:00:00.000Z","scope_id":"primary","step":1,"delta":"hello"}'
   FROM generate_series(2, $2 + 1) n
 ) UPDATE sessions SET last_seq = $2 + 1 WHERE id = $1""",

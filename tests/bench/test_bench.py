@@ -14,8 +14,8 @@ pytestmark = pytest.mark.anyio
 LIMIT_SECONDS = 50
 
 
-async def test_command_measures_a_part_and_prints_it_beside_the_floor_and_the_plain_app(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.bench", "--quick", "--only", "i", "--folder", str(tmp_path)]
+async def test_command_measures_parts_and_prints_them_beside_the_floor_and_the_plain_app(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--only", "a,g,i", "--folder", str(tmp_path)]
 
     async with process(command) as bench, asyncio.timeout(LIMIT_SECONDS):
         assert bench.stdout is not None
@@ -23,6 +23,7 @@ async def test_command_measures_a_part_and_prints_it_beside_the_floor_and_the_pl
         status = await bench.wait()
 
     assert status == 0
+    assert all(f"part {part}: " in shown for part in "agi")
     assert "interrupt to" in shown
     assert "plain" in shown
 
@@ -62,4 +63,4 @@ def test_page_is_of_this_table() -> None:
         line.split(" | ")[0] for line in (ROOT / "docs" / "benchmarks.md").read_text().splitlines() if line.startswith("| ")
     ]
 
-    assert sorted({key.removeprefix("| ") for key in keys if len(key) == 3}) == list("abcdefghijkl")
+    assert sorted({key.removeprefix("| ") for key in keys if len(key) == 3}) == list("abcdefghijklm")

@@ -108,10 +108,11 @@ async def long_replies(ground: Ground, *, quick: bool) -> list[Row]:
 
 async def run_turns(ground: Ground, server: Server, *, turns: int, concurrency: int, **load: Any) -> Run:
     """Make sessions, then run a turn in each, and measure the turns alone."""
-    created = await ground.load("create", base_url=server.base_url, count=turns, body=SESSION)
+    created = await ground.load("create", base_url=server.base_url, count=turns, body=SESSION, key=server.key)
     requests = [(f"/v1/sessions/{session_id}/turns", {"prompt": PROMPT}) for session_id in created["ids"]]
     before = ground.cpu(server)
-    seen = await ground.load("turns", base_url=server.base_url, requests=requests, concurrency=concurrency, **load)
+    asked = {"base_url": server.base_url, "requests": requests, "concurrency": concurrency, "key": server.key}
+    seen = await ground.load("turns", **asked, **load)
     used = ground.cpu(server).since(before)
     assert not seen["failed"], f"{server.name}: {seen['failed']} of {turns} answers were not complete"
     return Run(turns, used, seen)
