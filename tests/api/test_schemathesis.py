@@ -3,15 +3,18 @@
 The document is the snapshot, which `test_openapi` holds against the one that is served.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import schemathesis
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from schemathesis.core.result import Ok
+from schemathesis.pytest.lazy import get_all_tests
 from schemathesis.specs.openapi import checks
 
 from tests.api.databases import fresh_database
@@ -20,10 +23,32 @@ from tests.service import Service
 EXAMPLES = 12
 JOURNEYS, STEPS = 6, 12
 REQUEST_SECONDS = 10
+ASKING = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    derandomize=False,
+)
 HELD = [checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance]
 
-schema = schemathesis.openapi.from_path(Path(__file__).with_name("openapi.json"))
-sessions = schema.exclude(path_regex="^/v1/(nodes|realm)")
+DOCUMENT = Path(__file__).with_name("openapi.json")
+OPERATIONS = [
+    f"{method.upper()} {path}" for path, methods in orjson.loads(DOCUMENT.read_bytes())["paths"].items() for method in methods
+]
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    """The OpenAPI document."""
+    return schemathesis.openapi.from_path(DOCUMENT)
+
+
+@pytest.fixture(scope="module")
+def asks(document: Any) -> dict[str, Callable[..., None]]:
+    """What asks each operation; made here and not when tests are collected, since it takes seconds that each process would."""
+    made = get_all_tests(schema=document, test_func=ask, settings=ASKING, given_kwargs={})
+    return {operation.label: test for operation, test in (result.ok() for result in made if isinstance(result, Ok))}
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +74,15 @@ def known_ids(server: Service) -> dict[str, str]:
     return {"session_id": created["session_id"], "turn_id": created["turn"]["turn_id"]}
 
 
-@schema.parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-    derandomize=False,
-)
-def test_every_answer_is_documented(case: Any, server: Service, known_ids: dict[str, str]) -> None:
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_answer_is_documented(
+    operation: str, asks: dict[str, Callable[..., None]], server: Service, known_ids: dict[str, str]
+) -> None:
+    asks[operation](server=server, known_ids=known_ids)
+
+
+def ask(case: Any, server: Service, known_ids: dict[str, str]) -> None:
+    """Ask what was made up, and hold the answer against the document."""
     if case.method != "DELETE":  # what others need stays
         for name, value in known_ids.items():
             if name in (case.path_parameters or {}) and len(case.path_parameters[name]) % 2:
@@ -71,7 +96,9 @@ def test_every_answer_is_documented(case: Any, server: Service, known_ids: dict[
 
 
 @pytest.mark.slow
-def test_every_journey_that_the_document_links_is_documented(server: Service) -> None:
+def test_every_journey_that_the_document_links_is_documented(server: Service, document: Any) -> None:
+    sessions = document.exclude(path_regex="^/v1/(nodes|realm)")
+
     class Journey(sessions.as_state_machine()):  # type: ignore[misc] # made at run time
         """Walks from answers that name sessions and turns to what can be asked about them."""
 
