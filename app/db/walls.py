@@ -20,6 +20,15 @@ REALM_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _REALM: Final = f"current_setting('{SETTING}', true)"
 _IS_SERVICE: Final = f"{_REALM} = '{EVERY_REALM}'"
 _IS_SEEN: Final = f"{_REALM} = ANY (ARRAY[realm_id, '{EVERY_REALM}'])"
+POLICIES: Final = {
+    "realm": f"USING ({_IS_SEEN})",
+    "realm_reads": f"USING ({_IS_SEEN})",
+    "realm_adds": f"WITH CHECK ({_IS_SEEN})",
+    "age_ends": f"USING ({_IS_SERVICE})",
+    # To skip what another node deletes, rows are locked, which Postgres counts among updates; none passes the check.
+    "service_locks": f"USING ({_IS_SERVICE}) WITH CHECK (false)",
+}
+"""The words of each policy, by its name."""
 _IS_EXEMPT = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 _MAKE_ROLE = f"""
 DO $$ BEGIN
@@ -57,31 +66,23 @@ def begin(realm: str) -> str:
 
 def build(table: str) -> list[str]:
     """Return the statements that wall a table which has a `realm_id`; for its migration."""
-    return [*_forced(table), f"CREATE POLICY realm ON {table} USING ({_IS_SEEN})"]
+    return [*_forced(table), f"CREATE POLICY realm ON {table} {POLICIES['realm']}"]
 
 
 def build_append_only(table: str) -> list[str]:
     """Return the statements that wall a table whose rows nobody changes, and only the service's own work deletes."""
     return [
         *_forced(table),
-        f"CREATE POLICY realm_reads ON {table} FOR SELECT USING ({_IS_SEEN})",
-        f"CREATE POLICY realm_adds ON {table} FOR INSERT WITH CHECK ({_IS_SEEN})",
-        f"CREATE POLICY age_ends ON {table} FOR DELETE USING ({_IS_SERVICE})",
-        # To skip what another node deletes, rows are locked, which Postgres counts among updates; none passes the check.
-        f"CREATE POLICY service_locks ON {table} FOR UPDATE USING ({_IS_SERVICE}) WITH CHECK (false)",
+        f"CREATE POLICY realm_reads ON {table} FOR SELECT {POLICIES['realm_reads']}",
+        f"CREATE POLICY realm_adds ON {table} FOR INSERT {POLICIES['realm_adds']}",
+        f"CREATE POLICY age_ends ON {table} FOR DELETE {POLICIES['age_ends']}",
+        f"CREATE POLICY service_locks ON {table} FOR UPDATE {POLICIES['service_locks']}",
     ]
 
 
 def rebuild(table: str, policy: str) -> str:
-    """Return the statement that gives a policy of `build` or `build_append_only` today's words; for a migration."""
-    words = {
-        "realm": f"USING ({_IS_SEEN})",
-        "realm_reads": f"USING ({_IS_SEEN})",
-        "realm_adds": f"WITH CHECK ({_IS_SEEN})",
-        "age_ends": f"USING ({_IS_SERVICE})",
-        "service_locks": f"USING ({_IS_SERVICE})",
-    }
-    return f"ALTER POLICY {policy} ON {table} {words[policy]}"
+    """Return the statement that gives one of `POLICIES` today's words; for a migration."""
+    return f"ALTER POLICY {policy} ON {table} {POLICIES[policy]}"
 
 
 async def tables(db: Any) -> list[str]:

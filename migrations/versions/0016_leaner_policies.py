@@ -15,6 +15,6 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     """Say the same in other words; code of the version before goes on running on it."""
-    found = op.get_bind().execute(sa.text("SELECT tablename, policyname FROM pg_policies WHERE schemaname = 'public'")).all()
-    for table, policy in found:
+    query = sa.text("SELECT tablename, policyname FROM pg_policies WHERE schemaname = 'public' AND policyname = ANY (:names)")
+    for table, policy in op.get_bind().execute(query, {"names": list(walls.POLICIES)}).all():
         op.execute(walls.rebuild(table, policy))

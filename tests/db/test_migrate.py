@@ -57,6 +57,28 @@ def test_there_is_one_head_and_it_is_the_newest_file() -> None:
     assert scripts.get_heads() == [migrate.head()]
 
 
+async def test_policies_of_an_older_version_get_the_words_of_this_one_and_others_stay(
+    database: Database, database_url: str
+) -> None:
+    async with database.dedicated("test", role="none") as db:
+        of_new = await _policies(db)
+        old = "realm_id = (SELECT current_setting('suricate.realm', true))"
+        await db.execute(f"ALTER POLICY realm ON sessions USING ({old})")
+        await db.execute(f"ALTER POLICY realm_adds ON audit_entries WITH CHECK ({old})")
+        await db.execute("CREATE TABLE theirs (realm_id text); CREATE POLICY mine ON theirs USING (realm_id = 'me')")
+        await db.execute("UPDATE alembic_version SET version_num = '0015'")
+
+        assert await migrate.migrate(database, database_url) is True
+
+        theirs = {("theirs", "mine"): ("(realm_id = 'me'::text)", None)}
+        assert await _policies(db) == of_new | theirs
+
+
+async def _policies(db: Any) -> dict[tuple[str, str], tuple[str | None, str | None]]:
+    rows = await db.fetch("SELECT tablename, policyname, qual, with_check FROM pg_policies")
+    return {(row["tablename"], row["policyname"]): (row["qual"], row["with_check"]) for row in rows}
+
+
 async def test_database_of_a_later_version_is_used_as_it_is(database: Database, database_url: str) -> None:
     async with database.dedicated("test", role="none") as db:
         await db.execute("UPDATE alembic_version SET version_num = '9999'")
