@@ -29,6 +29,7 @@ POLICIES: Final = {
     "service_locks": f"USING ({_IS_SERVICE}) WITH CHECK (false)",
 }
 """The words of each policy, by its name."""
+_APPEND_ONLY: Final = {"realm_reads": "SELECT", "realm_adds": "INSERT", "age_ends": "DELETE", "service_locks": "UPDATE"}
 _IS_EXEMPT = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 _MAKE_ROLE = f"""
 DO $$ BEGIN
@@ -71,13 +72,8 @@ def build(table: str) -> list[str]:
 
 def build_append_only(table: str) -> list[str]:
     """Return the statements that wall a table whose rows nobody changes, and only the service's own work deletes."""
-    return [
-        *_forced(table),
-        f"CREATE POLICY realm_reads ON {table} FOR SELECT {POLICIES['realm_reads']}",
-        f"CREATE POLICY realm_adds ON {table} FOR INSERT {POLICIES['realm_adds']}",
-        f"CREATE POLICY age_ends ON {table} FOR DELETE {POLICIES['age_ends']}",
-        f"CREATE POLICY service_locks ON {table} FOR UPDATE {POLICIES['service_locks']}",
-    ]
+    policies = (f"CREATE POLICY {name} ON {table} FOR {act} {POLICIES[name]}" for name, act in _APPEND_ONLY.items())
+    return [*_forced(table), *policies]
 
 
 def rebuild(table: str, policy: str) -> str:

@@ -11,10 +11,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db import migrate
+from app.db import migrate, walls
 from app.db.engine import Database
 from app.db.tables import metadata
 from app.errors import StartupError
+from app.sessions import DEFAULT_REALM
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +78,20 @@ async def test_policies_of_an_older_version_get_the_words_of_this_one_and_others
 async def _policies(db: Any) -> dict[tuple[str, str], tuple[str | None, str | None]]:
     rows = await db.fetch("SELECT tablename, policyname, qual, with_check FROM pg_policies")
     return {(row["tablename"], row["policyname"]): (row["qual"], row["with_check"]) for row in rows}
+
+
+async def test_turn_is_found_by_its_id_where_nearly_all_sessions_have_one_turn(database: Database) -> None:
+    async with database.dedicated("test", role="none", **{walls.SETTING: DEFAULT_REALM}) as db:
+        await db.execute(
+            """INSERT INTO turns (session_id, id, number, status, prompt, overrides, first_seq, created_at)
+               SELECT gen_random_uuid(), gen_random_uuid(), 1, 'queued', '{}', '{}', 1, now() FROM generate_series(1, 5000)"""
+        )
+        await db.execute("ANALYZE turns")
+        await db.execute("PREPARE one AS SELECT prompt FROM turns WHERE session_id = $1 AND id = $2")
+
+        plan = await db.fetch("EXPLAIN EXECUTE one(NULL, NULL)")
+
+    assert "turns_pkey" in plan[0][0]
 
 
 async def test_database_of_a_later_version_is_used_as_it_is(database: Database, database_url: str) -> None:
