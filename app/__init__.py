@@ -18,5 +18,5 @@ F2  journal                      the ledger: the one place that writes and reads
 F1  db  messages                 Postgres; what models read and write
     otlp  traces                 spans, and where they are sent
     outbound  seals              the one way out; secrets at rest
-F0  settings  telemetry  pace  errors  redaction  ids  clock
+F0  settings  telemetry  pace  cache  errors  redaction  ids  clock
 """

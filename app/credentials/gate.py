@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 import structlog
 
 from app import clock
+from app.cache import TtlCache
 from app.credentials import keys, tickets
 from app.credentials.caller import OPEN, Caller
 from app.credentials.keys import hashed
@@ -21,7 +22,6 @@ from app.db.engine import EVERY_REALM, Connection, Database
 from app.errors import Forbidden, StoreUnavailable, Unauthenticated
 
 BELIEVED_SECONDS: Final = 5.0
-MOST_BELIEVED: Final = 10_000
 LOOK_SECONDS: Final = 5.0  # between two looks at the credentials of open streams; a lapse shows within twice that
 
 Mode: TypeAlias = Literal["auto", "required", "off"]
@@ -43,7 +43,7 @@ class Gate:
         self._tokens = tokens
         self._is_required = mode == "required" or (mode == "auto" and tokens is not None)
         self._asked_at: float | None = None
-        self._believed: dict[bytes, tuple[Caller, float]] = {}
+        self._believed: TtlCache[bytes, Caller] = TtlCache(BELIEVED_SECONDS)
         self._streams: dict[Caller, set[Callable[[], None]]] = defaultdict(set)
 
     async def is_required(self) -> bool:
@@ -136,14 +136,11 @@ class Gate:
         if not secret.isascii():
             raise Unauthenticated("The credential is not good.")
         place, now = hashed(secret), clock.monotonic()
-        caller, found_at = self._believed.get(place, (None, 0.0))
-        if caller is None or now - found_at > BELIEVED_SECONDS:
-            self._believed.pop(place, None)
+        caller = self._believed.get(place)
+        if caller is None:
             caller = await ask(secret)
-            if len(self._believed) >= MOST_BELIEVED:
-                self._believed.clear()
             if caller is not None:
-                self._believed[place] = caller, now
+                self._believed.put(place, caller, found_at=now)
         if caller is None or (caller.expires_at is not None and caller.expires_at <= clock.now()):
             raise Unauthenticated("The credential is not good, or not any more.")
         return caller

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app import clock
+from app.cache import TtlCache
 from app.credentials.caller import Caller
 from app.db.engine import EVERY_REALM, Connection, Database
 from app.errors import CapacityExceeded, StoreUnavailable
@@ -20,7 +21,6 @@ from app.errors import CapacityExceeded, StoreUnavailable
 COUNTED_EVERY: Final = "10 seconds"
 FAR_TURNS: Final = 256  # a realm that may have so many more turns, and twice the bytes, is far from what it may have, and
 FAR_SECONDS: Final = 1.0  # is not asked about for so long
-MOST_FAR: Final = 10_000  # realms
 TELL_SECONDS: Final = 5.0  # between two words to other nodes of the streams that are open here
 FORGOTTEN_AFTER: Final = "20 seconds"  # what a node said that says nothing any more
 RETRY_SECONDS: Final = 10
@@ -65,7 +65,7 @@ class Quotas:
         self._database = database
         self._node_id = node_id
         self._most = most
-        self._far_until: dict[str, float] = {}
+        self._far: TtlCache[str, bool] = TtlCache(FAR_SECONDS)
         self._here: Counter[str] = Counter()
         self._elsewhere: Counter[str] = Counter()
 
@@ -85,15 +85,13 @@ class Quotas:
         Raises:
             CapacityExceeded: it has.
         """
-        if self._far_until.get(db.realm, 0.0) > clock.monotonic():
+        if self._far.get(db.realm):
             return
+        now = clock.monotonic()
         has = await self._counted(db, live_turns=self._most.live_turns)
         _check("live turns", has.live_turns, self._most.live_turns, "Wait for some to end")
         _check("stored bytes", has.stored_bytes, self._most.stored_bytes, "Erase sessions")
-        if self._most.is_far(has):
-            if len(self._far_until) >= MOST_FAR:
-                self._far_until.clear()
-            self._far_until[db.realm] = clock.monotonic() + FAR_SECONDS
+        self._far.put(db.realm, self._most.is_far(has), found_at=now)
 
     @contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:
@@ -117,12 +115,12 @@ class Quotas:
 
     async def _counted(self, db: Connection, *, live_turns: int) -> Amounts:
         """Return what the realm has: live turns up to so many now, sessions and their bytes as counted not long ago."""
-        is_told = self._most.sessions > 0 or self._most.stored_bytes > 0
-        if not is_told and not live_turns:
+        has_totals = self._most.sessions > 0 or self._most.stored_bytes > 0
+        if not has_totals and not live_turns:
             return Amounts()
         row = await db.fetchrow(_COUNTED, db.realm, live_turns)
         assert row is not None
-        if row["sessions"] is not None or not is_told:
+        if row["sessions"] is not None or not has_totals:
             return Amounts(row["sessions"] or 0, row["stored_bytes"] or 0, row["live_turns"])
         live_turns = row["live_turns"]
         row = await db.fetchrow(_COUNT, db.realm)

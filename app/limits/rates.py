@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from app import clock
+from app.cache import TtlCache
 from app.credentials.caller import Caller
 from app.db.engine import Connection, Database
 from app.errors import RateLimited, StoreUnavailable
@@ -20,7 +21,6 @@ from app.errors import RateLimited, StoreUnavailable
 BURST_SECONDS: Final = 5.0  # of its rate that may come at once
 AHEAD_SECONDS: Final = 0.1  # of its rate that a node takes along; less than a whole request is none
 HELD_SECONDS: Final = 1.0  # what was taken along, before it is lost
-MOST_HELD: Final = 10_000  # buckets
 REALM_BUCKET: Final = "realm"
 
 _TAKE: Final = """
@@ -91,12 +91,10 @@ class _Held:
 
     Args:
         left: what is left in the bucket itself.
-        until: on the monotonic clock.
     """
 
     tokens: int
     left: int
-    until: float
 
 
 class Limiter:
@@ -107,7 +105,7 @@ class Limiter:
         self._rates = rates
         self._waiting: list[_Asked] = []
         self._under_way: list[_Asked] = []
-        self._held: dict[tuple[str, str], _Held] = {}
+        self._held: TtlCache[tuple[str, str], _Held] = TtlCache(HELD_SECONDS)
         self._has_work = asyncio.Event()
 
     async def take(self, caller: Caller) -> Standing | None:
@@ -163,7 +161,7 @@ class Limiter:
     def _ask(self, realm: str, bucket: str, rate: float) -> _Asked:
         asked = _Asked(realm, bucket, rate, asyncio.get_running_loop().create_future())
         held = self._held.get((realm, bucket))
-        if held is not None and held.tokens and clock.monotonic() < held.until:
+        if held is not None and held.tokens:
             held.tokens -= 1
             asked.answer.set_result(held.left + held.tokens)
         else:
@@ -193,6 +191,4 @@ class Limiter:
             if not one.answer.done():
                 one.answer.set_result(left + granted - place - 1 if place < granted else None)
         if granted > len(waiting):
-            if len(self._held) >= MOST_HELD:
-                self._held.clear()
-            self._held[bucket] = _Held(granted - len(waiting), left, clock.monotonic() + HELD_SECONDS)
+            self._held.put(bucket, _Held(granted - len(waiting), left), found_at=clock.monotonic())
