@@ -187,8 +187,9 @@ class Limiter:
             self._give_out(place, buckets[place], granted=int(row["granted"]), left=int(row["tokens"]))
 
     def _give_out(self, bucket: tuple[str, str], waiting: Sequence[_Asked], *, granted: int, left: int) -> None:
+        held = self._held.get(bucket)  # from an answer that came after these had asked
+        granted += 0 if held is None else held.tokens
         for place, one in enumerate(waiting):
             if not one.answer.done():
                 one.answer.set_result(left + granted - place - 1 if place < granted else None)
-        if granted > len(waiting):
-            self._held.put(bucket, _Held(granted - len(waiting), left), found_at=clock.monotonic())
+        self._held.put(bucket, _Held(max(0, granted - len(waiting)), left), found_at=clock.monotonic())

@@ -65,6 +65,22 @@ async def test_what_was_taken_along_is_given_out_without_a_question_until_it_is_
     assert lefts == [99, 98]  # 20 a second: five seconds' worth at once, and two taken along
 
 
+async def test_what_two_questions_under_way_take_along_is_kept_together(database: Database) -> None:
+    async with limiting(database, credential=20) as limiter:
+        first = limiter._ask(ANN.realm, ANN.credential, 20)
+        while not limiter._under_way:
+            await asyncio.sleep(0)
+        second = limiter._ask(ANN.realm, ANN.credential, 20)
+        await first.answer
+        await second.answer
+        async with database.transaction(EVERY_REALM) as db:
+            await db.execute("UPDATE rate_buckets SET tokens = 0, at = at + interval '1 hour'")
+
+        got = await asyncio.gather(*(taken(limiter, ANN, 1) for _ in range(6)))
+
+    assert sum(got) == 4
+
+
 async def test_nodes_that_take_along_give_out_no_more_than_the_bucket_holds(database: Database) -> None:
     rate = 40
     async with limiting(database, credential=rate) as here, limiting(database, credential=rate) as there:
