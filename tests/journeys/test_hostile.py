@@ -64,10 +64,11 @@ async def test_text_of_callers_models_and_tools_goes_round(service: Service, dou
     desk = Desk(service, (await service.create(external_tools=[TAKE]))["session_id"])
     prompt = [{"type": "text", "text": text} for text in TEXTS.values()]
     started = await desk.client.post(f"{desk.path}/turns", json={"prompt": prompt}, headers=ASYNC)
-    await service.frames(f"{desk.path}/events?types=step_completed", until=["step_completed"])
+    await service.frames(f"{desk.path}/events?types=tool_call_pending", until=["tool_call_pending"])
 
     results = [{"tool_call_id": f"c{number}", "content": text} for number, text in enumerate(RESULTS)]
-    await desk.client.post(f"{desk.path}/tool_results", json={"results": results})
+    given_back = await desk.client.post(f"{desk.path}/tool_results", json={"results": results})
+    assert given_back.status_code == 200, given_back.text
     turn = await service.ended(desk.id, started.json()["turn_id"])
 
     whole = "".join(TEXTS.values())
