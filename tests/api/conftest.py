@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.api.databases import fresh_database
+from tests.api.desk import ASYNC, Desk
+from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
 
@@ -87,3 +89,18 @@ async def double(shared_double: ProviderDouble) -> AsyncIterator[ProviderDouble]
 def service(shared_service: Service, double: ProviderDouble) -> Service:
     """The shared server."""
     return shared_service
+
+
+@pytest.fixture
+async def desk(service: Service) -> Desk:
+    """A session that has taken no turn."""
+    return Desk(service, (await service.create())["session_id"])
+
+
+@pytest.fixture
+async def busy(service: Service, desk: Desk, double: ProviderDouble) -> Desk:
+    """A session whose live turn has shown `Par` and says no more."""
+    await double.play([scripts.text("Par"), scripts.hang()])
+    await desk.start("Hello", ASYNC)
+    await service.frames(f"{desk.path}/events", until=["text_delta"])
+    return desk

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.api import shapes
-from tests.api.test_turns import ASYNC, Desk
+from tests.api.desk import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
@@ -152,12 +152,6 @@ async def test_limit_of_a_turn_counts_that_turn_alone(service: Service, desk: De
     turns = [(await desk.start("Hello", budget_limits={"max_tokens": 40})).json() for _ in range(2)]
 
     assert [turn["status"] for turn in turns] == ["completed", "completed"]
-
-
-@pytest.fixture
-async def desk(service: Service) -> Desk:
-    """A session that has taken no turn."""
-    return Desk(service, (await service.create())["session_id"])
 
 
 @pytest.mark.parametrize(

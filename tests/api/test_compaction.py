@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.api import shapes
-from tests.api.test_turns import ASYNC, Desk
+from tests.api.desk import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
@@ -20,12 +20,6 @@ SUMMARY = (scripts.text("They spoke of words."), scripts.finish())
 def said(text: str) -> Any:
     """Make an answer."""
     return (scripts.text(text), scripts.finish())
-
-
-@pytest.fixture
-async def desk(service: Service) -> Desk:
-    """A session that has taken no turn."""
-    return Desk(service, (await service.create())["session_id"])
 
 
 async def test_caller_has_it_summed_up_and_the_history_keeps_all(service: Service, desk: Desk, double: ProviderDouble) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.api.desk import ASYNC, Desk
 from tests.api.talk import erase, export, forked, history, resume, without_ids
-from tests.api.test_turns import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service

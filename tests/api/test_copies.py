@@ -6,8 +6,8 @@ import pytest
 
 from app import ids
 from tests.api import shapes
+from tests.api.desk import ASYNC, Desk
 from tests.api.talk import erase, export, fork, forked, history, state, talked, without_ids
-from tests.api.test_turns import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service

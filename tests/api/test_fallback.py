@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from tests.api import shapes
+from tests.api.desk import ASYNC, Desk
 from tests.api.talk import export, forked, resume
-from tests.api.test_turns import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service

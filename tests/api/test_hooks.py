@@ -9,7 +9,7 @@ import pytest
 
 from tests.api import shapes, talk
 from tests.api.databases import fresh_database
-from tests.api.test_turns import Desk
+from tests.api.desk import Desk
 from tests.hooks.receiver import SECRET, Received, Receiver, deciding, receiving, whole
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble

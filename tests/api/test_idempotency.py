@@ -9,7 +9,7 @@ import pytest
 
 from app import ids
 from tests.api import databases, shapes
-from tests.api.test_turns import ASYNC, Desk
+from tests.api.desk import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
@@ -23,12 +23,6 @@ DOUBLE = {"model": "double", "provider": "openai_compatible"}
 def key() -> dict[str, str]:
     """A key that no other test uses."""
     return {"Idempotency-Key": ids.uuid7()}
-
-
-@pytest.fixture
-async def desk(service: Service) -> Desk:
-    """A session that has taken no turn."""
-    return Desk(service, (await service.create())["session_id"])
 
 
 async def create(service: Service, headers: dict[str, str], **body: Any) -> httpx2.Response:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.api import shapes
-from tests.api.test_turns import ASYNC, Desk
+from tests.api.desk import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
@@ -13,21 +13,6 @@ from tests.service import Service
 pytestmark = pytest.mark.anyio
 
 INTERRUPT_SECONDS = 2.0
-
-
-@pytest.fixture
-async def desk(service: Service) -> Desk:
-    """A session that has taken no turn."""
-    return Desk(service, (await service.create())["session_id"])
-
-
-@pytest.fixture
-async def busy(service: Service, desk: Desk, double: ProviderDouble) -> Desk:
-    """A session whose live turn has shown `Par` and says no more."""
-    await double.play([scripts.text("Par"), scripts.hang()])
-    await desk.start("Hello", ASYNC)
-    await service.frames(f"{desk.path}/events", until=["text_delta"])
-    return desk
 
 
 async def test_interrupt_answers_with_the_ended_turn_and_keeps_its_text(

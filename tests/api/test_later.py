@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.test_turns import Desk
+from tests.api.desk import Desk
 from tests.service import Service
 
 pytestmark = pytest.mark.anyio
@@ -23,12 +23,6 @@ TURN: dict[str, Any] = {
     "skill_references": ["a"],
     "host_mode": True,
 }
-
-
-@pytest.fixture
-async def desk(service: Service) -> Desk:
-    """A session that has taken no turn."""
-    return Desk(service, (await service.create())["session_id"])
 
 
 @pytest.mark.parametrize("name", CREATE)

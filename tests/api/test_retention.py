@@ -9,8 +9,8 @@ from app import clock
 from app.db.engine import EVERY_REALM, Database
 from app.journal import retention
 from app.journal.types import DELTAS
+from tests.api.desk import Desk
 from tests.api.talk import export, fork, talked
-from tests.api.test_turns import Desk
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
 

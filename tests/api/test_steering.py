@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.api import shapes
-from tests.api.test_turns import ASYNC, Desk
+from tests.api.desk import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
@@ -15,12 +15,6 @@ pytestmark = pytest.mark.anyio
 
 PAUSE = scripts.wait(0.3)
 CALL = scripts.tool_call("datetime", {}, call_id="call_1")
-
-
-@pytest.fixture
-async def desk(service: Service) -> Desk:
-    """A session that has taken no turn."""
-    return Desk(service, (await service.create())["session_id"])
 
 
 async def running(desk: Desk, service: Service) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.api import raw, shapes
 from tests.api.conftest import PING_SECONDS
-from tests.api.test_turns import ASYNC, Desk
+from tests.api.desk import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Frame, Service, read_frames

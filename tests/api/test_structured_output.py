@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.api import shapes
-from tests.api.test_turns import Desk
+from tests.api.desk import Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service

@@ -3,71 +3,16 @@
 import asyncio
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.api import shapes
 from tests.api.conftest import MAX_WAIT_SECONDS
+from tests.api.desk import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service, read_frames
 
 pytestmark = pytest.mark.anyio
-
-ASYNC = {"Prefer": "respond-async"}
-
-
-class Desk:
-    """One session, and how a client speaks of its turns."""
-
-    def __init__(self, service: Service, session_id: str) -> None:
-        self.client = service.client
-        self.id = session_id
-        self.path = f"/v1/sessions/{session_id}"
-
-    async def start(self, prompt: str, headers: dict[str, str] | None = None, **fields: Any) -> httpx2.Response:
-        return await self.client.post(f"{self.path}/turns", json={"prompt": prompt, **fields}, headers=headers or {})
-
-    async def queue(self, prompt: str) -> dict[str, Any]:
-        answer = await self.start(prompt, ASYNC, on_busy="queue")
-        assert answer.status_code == 202, answer.text
-        view: dict[str, Any] = answer.json()
-        return view
-
-    async def turn(self, turn_id: str) -> dict[str, Any]:
-        view: dict[str, Any] = (await self.client.get(f"{self.path}/turns/{turn_id}")).json()
-        return view
-
-    async def turns(self, query: str = "") -> dict[str, Any]:
-        page: dict[str, Any] = (await self.client.get(f"{self.path}/turns?{query}")).json()
-        return page
-
-    async def log_at_rest(self) -> list[dict[str, Any]]:
-        """Return the log once no turn is live or queued."""
-        async with asyncio.timeout(10):
-            while (state := (await self.client.get(self.path)).json()["state"])["is_active"] or state["queued_turns"]:
-                await asyncio.sleep(0.01)
-        page = await self.client.get(f"{self.path}/events?limit=1000", headers={"Accept": "application/json"})
-        log: list[dict[str, Any]] = page.json()["events"]
-        return log
-
-    async def interrupt(self) -> None:
-        assert (await self.client.post(f"{self.path}/interrupt")).status_code == 200
-
-
-@pytest.fixture
-async def desk(service: Service) -> Desk:
-    """A session that has taken no turn."""
-    return Desk(service, (await service.create())["session_id"])
-
-
-@pytest.fixture
-async def busy(desk: Desk, double: ProviderDouble) -> Desk:
-    """A session whose live turn has said `Par` and says no more."""
-    await double.play([scripts.text("Par"), scripts.hang()])
-    await desk.start("Hello", ASYNC)
-    await double.started(1)
-    return desk
 
 
 async def test_plain_start_answers_200_with_the_ended_turn(desk: Desk) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from app.webhooks import signing
 from tests.api.databases import fetch, fresh_database
-from tests.api.test_turns import Desk
+from tests.api.desk import Desk
 from tests.hooks.receiver import Received, Receiver, receiving, whole
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble

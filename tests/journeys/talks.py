@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeAlias
 
+from tests.api.desk import ASYNC, Desk
 from tests.api.talk import history
-from tests.api.test_turns import ASYNC, Desk
 from tests.provider_double import anthropic, scripts
 from tests.provider_double.client import ProviderDouble
 from tests.provider_double.scripts import Script

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from tests.api import shapes, talk
-from tests.api.test_turns import ASYNC, Desk
+from tests.api.desk import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service

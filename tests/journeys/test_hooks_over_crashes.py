@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.api import shapes, talk
-from tests.api.test_turns import Desk
+from tests.api.desk import Desk
 from tests.hooks.receiver import SECRET, Received, Receiver, deciding, receiving
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.api.desk import ASYNC, Desk
 from tests.api.talk import erase, export, history, resume
-from tests.api.test_turns import ASYNC, Desk
 from tests.hostile import NO_JSON, TEXTS, VALUES
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
