@@ -12,8 +12,10 @@ TESTS = ROOT / "tests"
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 
-NOT_OURS = re.compile(r"\.(?!ci$|dockerignore$|gitignore$|github$)|__pycache__$|.*\.egg-info$|node_modules$")
-"""Names of folders and files that no one has written: environments, caches, history."""
+NOT_OURS = re.compile(
+    r"\.(?!ci$|dockerignore$|gitignore$|github$)|__pycache__$|.*\.egg-info$|node_modules$|sbom\.json$|uv\.lock$|pylock\.toml$"
+)
+"""Names of folders and files that no one has written: environments, caches, history, what commands make."""
 
 
 def python_files(*folders: Path) -> list[Path]:

@@ -93,6 +93,7 @@ CALM = Provocation("calm")
 CROWD = Provocation("crowd", sessions=2)
 TROUBLE = Provocation("trouble", faulty=0.5)
 CRASHES = Provocation("crashes", CRASHING, seconds=40)
+ROOM = Provocation("room", CRASHING, seconds=40, sessions=256)  # a turn left lying is not soon ended by another client
 CALLS = Provocation("calls", CRASHING, seconds=60, calling=0.9)
 POSTGRES = Provocation("postgres", ENDING | {"postgres_immediate", "postgres_kill"}, seconds=40)
 BACKENDS = Provocation("backends", ENDING, seconds=40)
@@ -249,7 +250,7 @@ MUTATIONS = [
         "nobody_takes_over",
         "Nobody looks for turns whose node has died.",
         frozenset({"within_bound", "settled", "one_terminal", "usable"}),
-        CRASHES,
+        ROOM,
         [Edit("app/worker/recovery.py", "found = await claims.due(db, MOST_AT_ONCE)", "found = list[str]()")],
     ),
     Mutation(
