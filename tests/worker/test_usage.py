@@ -18,7 +18,7 @@ from app.turns.waiting import Result
 from tests.agent.doubles import Acting, Part, Played, brief, call, carried_out, fault, task_of
 from tests.journal.ledger import log_of, open_session, read_session
 from tests.turns.acts import interrupted, read_turn
-from tests.worker.floor import NodeUnderTest, Traits, ended, node, said_in, until
+from tests.worker.floor import NodeUnderTest, ended, lapsed, node, said_in, until
 
 pytestmark = pytest.mark.anyio
 
@@ -77,12 +77,12 @@ async def test_reports_that_grow_are_counted_once(database: Database) -> None:
 
 
 async def test_answer_that_died_with_its_node_stays_counted(database: Database) -> None:
-    traits = Traits(lease_seconds=0.3)
-    async with node(database, Played([[BEGUN, TextChunk("Par"), asyncio.Event()]]), traits=traits) as here:
+    async with node(database, Played([[BEGUN, TextChunk("Par"), asyncio.Event()]])) as here:
         session_id, turn_id = await here.turn()
         await said_in(database, session_id, "text_delta")
+    await lapsed(database, turn_id)
 
-    async with node(database, Played([brief("Paris.")]), traits=traits):
+    async with node(database, Played([brief("Paris.")])):
         found = await ended(database, session_id, turn_id)
 
     [*_, last] = await log_of(database, session_id)
