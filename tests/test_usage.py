@@ -19,7 +19,7 @@ from app.usage import GROUPS
 from tests.agent.doubles import Part, Played, brief, call, fault
 from tests.journal.ledger import log_of, open_session, read_session
 from tests.turns.acts import interrupted
-from tests.worker.floor import NodeUnderTest, Traits, ended, node, said_in
+from tests.worker.floor import NodeUnderTest, ended, lapsed, node, said_in
 
 pytestmark = pytest.mark.anyio
 
@@ -114,11 +114,11 @@ async def test_growing_reports_of_one_answer_are_one_call(database: Database) ->
 
 
 async def test_what_died_with_its_node_or_was_interrupted_adds_up_to_the_bill(database: Database) -> None:
-    traits = Traits(lease_seconds=0.3)
-    async with node(database, Played([[BEGUN, TextChunk("Par"), asyncio.Event()]]), traits=traits) as here:
+    async with node(database, Played([[BEGUN, TextChunk("Par"), asyncio.Event()]])) as here:
         session_id, turn_id = await here.turn()
         await said_in(database, session_id, "text_delta")
-    async with node(database, Played([brief("Paris."), [BEGUN, TextChunk("Lon"), asyncio.Event()]]), traits=traits) as there:
+    await lapsed(database, turn_id)
+    async with node(database, Played([brief("Paris."), [BEGUN, TextChunk("Lon"), asyncio.Event()]])) as there:
         await ended(database, session_id, turn_id)
         second = await there.start(session_id)
         await said_in(database, session_id, "text_delta", 3)

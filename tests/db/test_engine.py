@@ -124,8 +124,7 @@ async def test_transaction_that_is_left_open_lets_go_of_what_it_locked(database:
 
     with pytest.raises(StoreUnavailable):
         async with database.dedicated("frozen", idle_in_transaction_session_timeout="100ms") as frozen:
-            await frozen.execute("BEGIN")
-            await frozen.execute("UPDATE realms SET generation = 2")
+            await frozen.execute("BEGIN; UPDATE realms SET generation = 2")
             async with asyncio.timeout(10), database.transaction(DEFAULT_REALM) as db:
                 await db.execute("UPDATE realms SET generation = 3")
             await frozen.execute("COMMIT")

@@ -18,8 +18,6 @@ from tests.journal.ledger import LIMIT_SECONDS, claimed, journal_on, numbers, op
 
 pytestmark = pytest.mark.anyio
 
-CUT_AFTER_SECONDS = 0.3  # by then Postgres has committed
-
 
 class Stop(Exception):
     """Ends a transaction."""
@@ -114,15 +112,27 @@ async def test_transaction_is_rolled_back_whole(database: Database, journal: Jou
         assert await db.fetchval("SELECT count(*) FROM events WHERE session_id = $1", session.id) == 0
 
 
+async def recover_once_kept(cable: Cable, database: Database, session_id: str) -> None:
+    """Let a cable recover when Postgres has committed what was sent over it."""
+    while await types_of(database, session_id) == ["session_created"]:
+        await asyncio.sleep(0.002)
+    cable.recover()
+
+
 async def test_commit_whose_answer_was_lost_is_found_kept_and_its_acts_are_done(
     database: Database, database_url: str, journal: Journal
 ) -> None:
     session_id, done = await open_session(journal), list[str]()
-    async with cabled(database_url) as (cable, remote), asyncio.timeout(LIMIT_SECONDS), remote.transaction(DEFAULT_REALM) as tx:
+    async with (
+        cabled(database_url) as (cable, remote),
+        asyncio.timeout(LIMIT_SECONDS),
+        asyncio.TaskGroup() as tasks,
+        remote.transaction(DEFAULT_REALM) as tx,
+    ):
         await tx.append(Entry(session_id, 0, None, [SessionUpdated({"title": "x"})]))
         tx.after_commit.append(lambda: done.append("act"))
         cable.is_deaf = True
-        asyncio.get_running_loop().call_later(CUT_AFTER_SECONDS, cable.recover)
+        tasks.create_task(recover_once_kept(cable, database, session_id))
 
     assert done == ["act"]
     assert await types_of(database, session_id) == ["session_created", "session_updated"]

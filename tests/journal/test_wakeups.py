@@ -194,9 +194,9 @@ async def test_node_that_starts_while_the_carrier_is_away_finds_it_later(way: Wa
 
 async def test_lost_connection_is_made_again_and_readers_are_told_of_the_gap(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wakeups, "HEARTBEAT_SECONDS", 0.05)
-    async with listening(way.carrier, OTHER) as (node, told), listening(way.carrier, "one") as (one, _):
+    async with listening(way.carrier, OTHER) as (node, told), listening(way.carrier, "one") as (one, told_one):
         way.cable.cut()
-        await until(lambda: not node.is_listening and not one.is_listening)
+        await until(lambda: told.gaps > 1 and told_one.gaps > 1)
         await until(lambda: node.is_listening and one.is_listening)
         one.tell("a", 1)
         await until(lambda: bool(told.news))

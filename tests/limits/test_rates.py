@@ -65,7 +65,11 @@ async def test_what_was_taken_along_is_given_out_without_a_question_until_it_is_
     assert lefts == [99, 98]  # 20 a second: five seconds' worth at once, and two taken along
 
 
-async def test_what_two_questions_under_way_take_along_is_kept_together(database: Database) -> None:
+async def test_what_two_questions_under_way_take_along_is_kept_together(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = clock.monotonic()
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
     async with limiting(database, credential=20) as limiter:
         first = limiter._ask(ANN.realm, ANN.credential, 20)
         while not limiter._under_way:

@@ -8,9 +8,17 @@ import pytest
 from app.errors import ProviderError
 from app.messages import Message, Text
 from app.providers.base import Finish, ModelChunk, ModelRequest, Provider, TextChunk, ToolCallChunk
+from app.providers.deadlines import Deadlines
 
 REQUEST = ModelRequest("m", "Be brief.", (Message("user", (Text("Hello"),)),))
 CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+
+IMPATIENT = {
+    "did not begin to answer in time": Deadlines(first_byte_seconds=0.15),
+    "fell silent": Deadlines(idle_seconds=0.15),
+    "longer than a whole call may": Deadlines(idle_seconds=0.4, total_seconds=0.5),
+}
+"""Deadlines of which one alone is short, by what is told when it has passed."""
 
 
 async def ask(provider: Provider, request: ModelRequest = REQUEST) -> list[ModelChunk]:

@@ -10,11 +10,10 @@ import pytest
 from app.errors import ProviderError
 from app.providers.anthropic import Anthropic
 from app.providers.base import ModelChunk
-from app.providers.deadlines import Deadlines
 from tests.provider_double import scripts as play
 from tests.provider_double.anthropic import AnthropicDouble, error, error_body
 from tests.provider_double.scripts import Script
-from tests.providers.asking import REQUEST, refused, text_of
+from tests.providers.asking import IMPATIENT, REQUEST, refused, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -132,8 +131,7 @@ async def test_retry_after_is_told(
     ids=["no head", "silence", "drip", "pings only", "endless"],
 )
 async def test_each_deadline_ends_the_call_and_its_connection(double: AnthropicDouble, script: Script, message: str) -> None:
-    deadlines = Deadlines(first_byte_seconds=0.15, idle_seconds=0.15, total_seconds=0.5)
-    impatient = Anthropic(double.base_url, "sk-canary", deadlines=deadlines)
+    impatient = Anthropic(double.base_url, "sk-canary", deadlines=IMPATIENT[message])
     double.play(script)
 
     failure = await refused(impatient)

@@ -11,11 +11,10 @@ import pytest
 from app.errors import InvalidRequest
 from app.messages import Image, Message, Reasoning, Text, ToolResult, ToolUse, Usage
 from app.providers.base import Finish, ReasoningChunk, TextChunk
-from app.providers.deadlines import Deadlines
 from tests.provider_double import scripts as play
 from tests.provider_double.client import ProviderDouble
 from tests.provider_double.scripts import Script
-from tests.providers.asking import calls_of, finish_of, text_of
+from tests.providers.asking import IMPATIENT, calls_of, finish_of, text_of
 from tests.providers.behaviours import (
     ALL,
     LONG_ID,
@@ -37,7 +36,6 @@ pytestmark = pytest.mark.anyio
 
 HELLO = Message("user", (Text("Hello"),))
 PICTURES = (Image("image/png", "aGkgdGhlcmU=", None), Image(None, None, "https://example.org/a.png"))
-IMPATIENT = Deadlines(first_byte_seconds=0.15, idle_seconds=0.15, total_seconds=0.5)
 
 
 @pytest.fixture(params=ALL)
@@ -260,7 +258,7 @@ async def test_fault_of_the_vendor_may_be_tried_again(vendor: WiredStage, status
 async def test_each_deadline_ends_the_call_and_its_connection(vendor: WiredStage, script: Script, message: str) -> None:
     await vendor.play(script)
 
-    _, error = await outcome(vendor, vendor.request(HELLO), IMPATIENT)
+    _, error = await outcome(vendor, vendor.request(HELLO), IMPATIENT[message])
 
     assert error is not None
     assert (error.reason, error.is_retryable) == ("PROVIDER_UNAVAILABLE", True)

@@ -13,12 +13,11 @@ from google.genai import types
 from app.errors import InvalidRequest, ProviderError, StartupError
 from app.messages import Message, Reasoning, Text, ToolResult, ToolUse, Usage
 from app.providers.base import Finish, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk, ToolSpec, VendorChunk
-from app.providers.deadlines import Deadlines
 from app.providers.gemini import Gemini
 from tests.provider_double import scripts as play
 from tests.provider_double.gemini import SIGNATURE, GeminiDouble, blocked, call, context_overflow, error, parts, refusal, signed
 from tests.provider_double.scripts import Script
-from tests.providers.asking import ask, calls_of, finish_of, refused, text_of
+from tests.providers.asking import IMPATIENT, ask, calls_of, finish_of, refused, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -219,18 +218,22 @@ async def test_what_came_before_a_fault_is_given(double: GeminiDouble, provider:
 
 
 @pytest.mark.parametrize(
-    "script",
-    [[play.hang()], [play.text("a"), play.hang()], [play.drip(CONTENT % b"slowly", seconds_per_byte=0.05)]],
+    ("script", "message"),
+    [
+        ([play.hang()], "did not begin to answer in time"),
+        ([play.text("a"), play.hang()], "fell silent"),
+        ([play.drip(CONTENT % b"slowly", seconds_per_byte=0.05)], "longer than a whole call may"),
+    ],
     ids=["no head", "silence", "drip"],
 )
-async def test_each_deadline_ends_the_call_and_its_connection(double: GeminiDouble, script: Script) -> None:
-    deadlines = Deadlines(first_byte_seconds=0.15, idle_seconds=0.15, total_seconds=0.5)
-    impatient = Gemini(double.base_url, "key-canary", deadlines=deadlines)
+async def test_each_deadline_ends_the_call_and_its_connection(double: GeminiDouble, script: Script, message: str) -> None:
+    impatient = Gemini(double.base_url, "key-canary", deadlines=IMPATIENT[message])
     double.play(script)
 
     failure = await refused(impatient)
 
     assert (failure.reason, failure.is_retryable) == ("PROVIDER_UNAVAILABLE", True)
+    assert message in str(failure)
     assert (await double.ended(1)).closed_by_client_at is not None
     await impatient.aclose()
 

@@ -17,7 +17,7 @@ from app.providers.openai_compatible import OpenAICompatible
 from tests.provider_double import scripts as play
 from tests.provider_double.client import ProviderDouble
 from tests.provider_double.scripts import Script
-from tests.providers.asking import CONTENT, REQUEST, ask, refused, text_of
+from tests.providers.asking import CONTENT, IMPATIENT, REQUEST, ask, refused, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -97,8 +97,8 @@ async def test_what_came_before_a_fault_is_given(double: ProviderDouble, provide
 
 @pytest.fixture
 async def impatient(double: ProviderDouble) -> AsyncIterator[OpenAICompatible]:
-    """An adapter with small deadlines, each of which is told apart from the others."""
-    deadlines = Deadlines(first_byte_seconds=0.15, idle_seconds=0.15, total_seconds=0.5)
+    """An adapter with small deadlines."""
+    deadlines = Deadlines(first_byte_seconds=0.5, idle_seconds=0.5)
     adapter = OpenAICompatible(double.base_url, None, deadlines=deadlines)
     yield adapter
     await adapter.aclose()
@@ -117,9 +117,8 @@ async def impatient(double: ProviderDouble) -> AsyncIterator[OpenAICompatible]:
     ],
     ids=["no head", "only a head", "silence", "drip", "pings only", "endless, slow", "endless, fast"],
 )
-async def test_each_deadline_ends_the_call_and_its_connection(
-    double: ProviderDouble, impatient: OpenAICompatible, script: Script, message: str
-) -> None:
+async def test_each_deadline_ends_the_call_and_its_connection(double: ProviderDouble, script: Script, message: str) -> None:
+    impatient = OpenAICompatible(double.base_url, None, deadlines=IMPATIENT[message])
     await double.play(script)
 
     error = await refused(impatient)
@@ -127,6 +126,7 @@ async def test_each_deadline_ends_the_call_and_its_connection(
     assert (error.reason, error.is_retryable) == ("PROVIDER_UNAVAILABLE", True)
     assert message in str(error)
     assert (await double.ended(1)).closed_by_client_at is not None
+    await impatient.aclose()
 
 
 async def test_silence_after_the_finish_marker_completes_the_answer(

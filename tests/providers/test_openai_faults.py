@@ -14,7 +14,7 @@ from app.providers.openai import OpenAI
 from tests.provider_double import scripts as play
 from tests.provider_double.openai import OpenAIDouble, error_event, failed
 from tests.provider_double.scripts import Script
-from tests.providers.asking import REQUEST, text_of
+from tests.providers.asking import IMPATIENT, REQUEST, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -83,9 +83,8 @@ async def vendor() -> AsyncIterator[OpenAIDouble]:
 
 @pytest.fixture
 async def provider(vendor: OpenAIDouble) -> AsyncIterator[OpenAI]:
-    """An adapter with small deadlines, each of which is told apart from the others."""
-    deadlines = Deadlines(first_byte_seconds=0.15, idle_seconds=0.15, total_seconds=0.5)
-    adapter = OpenAI(vendor.base_url, "sk-canary", deadlines=deadlines)
+    """The real adapter, pointed at the double."""
+    adapter = OpenAI(vendor.base_url, "sk-canary")
     yield adapter
     await adapter.aclose()
 
@@ -130,23 +129,25 @@ async def test_what_came_before_a_fault_is_given(vendor: OpenAIDouble, provider:
     ],
     ids=["no head", "only a head", "silence", "drip", "pings only"],
 )
-async def test_each_deadline_ends_the_call_and_its_connection(
-    vendor: OpenAIDouble, provider: OpenAI, script: Script, message: str
-) -> None:
+async def test_each_deadline_ends_the_call_and_its_connection(vendor: OpenAIDouble, script: Script, message: str) -> None:
+    impatient = OpenAI(vendor.base_url, "sk-canary", deadlines=IMPATIENT[message])
     vendor.play(script)
 
-    error, _ = await refused(provider)
+    error, _ = await refused(impatient)
 
     assert (error.reason, error.is_retryable) == (DOWN, True)
     assert message in str(error)
     assert (await vendor.ledger.wait(1, "ended")).closed_by_client_at is not None
+    await impatient.aclose()
 
 
-async def test_silence_after_the_finish_marker_completes_the_answer(vendor: OpenAIDouble, provider: OpenAI) -> None:
+async def test_silence_after_the_finish_marker_completes_the_answer(vendor: OpenAIDouble) -> None:
+    impatient = OpenAI(vendor.base_url, "sk-canary", deadlines=Deadlines(idle_seconds=0.5))
     vendor.play([play.text("a"), play.finish(), play.hang()])
 
-    async with aclosing(provider.stream(REQUEST)) as chunks:
+    async with aclosing(impatient.stream(REQUEST)) as chunks:
         assert text_of([chunk async for chunk in chunks]) == "a"
+    await impatient.aclose()
 
 
 @pytest.mark.parametrize(("given", "expected"), [("7", 7.0), (None, None), ("soon", None)])

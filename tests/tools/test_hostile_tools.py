@@ -37,22 +37,23 @@ async def test_http_tool_gives_text_whatever_its_endpoint_says(kind: str) -> Non
 
 
 async def test_mcp_server_that_talks_nonsense_costs_nothing_but_its_own_tools() -> None:
-    async with running(PROGRAM, timeout_seconds=0.2) as server:
+    async with running(PROGRAM) as server:
         specs: list[ToolSpec] = [one.spec for one in server.tools()]
         names = [spec.name for spec in specs]
         said = {name: await server.call(name, {"value": VALUES}) for name in TEXTS}
-        refused: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    async with running(PROGRAM, timeout_seconds=0.2) as server:
         for text in list(TEXTS.values())[: len(hostile_mcp.WRONG)]:
             try:
                 orjson.dumps(await server.call(text, {}))
             except ToolError as error:
                 refused[text] = str(error)
 
-        assert said == TEXTS
-        assert refused
-        assert max(map(len, refused.values())) < 2_000
-        assert len(names) == len(set(names))
-        assert all(re.fullmatch(r"double__[a-zA-Z0-9_-]{1,56}", name) for name in names)
-        assert not {name for name in names if name.startswith(("double__that_is", "double__of_a"))}
-        for spec in specs:
-            orjson.dumps([spec.description, spec.input_schema])
+    assert said == TEXTS
+    assert refused
+    assert max(map(len, refused.values())) < 2_000
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"double__[a-zA-Z0-9_-]{1,56}", name) for name in names)
+    assert not {name for name in names if name.startswith(("double__that_is", "double__of_a"))}
+    for spec in specs:
+        orjson.dumps([spec.description, spec.input_schema])

@@ -38,6 +38,10 @@ class Edges:
         """Let it crawl."""
         await self._tell("slow", name, latency_seconds=latency_seconds, bytes_per_second=bytes_per_second)
 
+    async def count(self, name: str) -> Counts:
+        """Return what was done to it since it was broken."""
+        return await self._tell("count", name)
+
     async def open(self, name: str, *, is_late: bool = True) -> Counts:
         """Have it be as before, and return what was done to it meanwhile.
 

@@ -7,6 +7,7 @@ who connects, `down` the way back. Objects on standard input say what to do, one
     {"do": "cut", "edge": …}                                     resets every connection, each new one too
     {"do": "hold", "edge": …, "ways": ["up", "down"]}            swallows what comes on these ways, ends too; stays connected
     {"do": "slow", "edge": …, "latency_seconds": …, "bytes_per_second": …}
+    {"do": "count", "edge": …}                                   changes nothing
     {"do": "open", "edge": …, "is_late": …}                      passes all; what was held arrives late, or is reset
 
 The answer counts what was done to the edge since it was broken last. What is held or slowed is bounded: past
@@ -232,7 +233,7 @@ class Proxies:
         if told["do"] == "make":
             return {"port": await self._make(told["edge"], told["to"])}
         edge = self._edges[told["edge"]]
-        if told["do"] != "open":
+        if told["do"] not in {"open", "count"}:
             edge.counts = Counter()
         match told["do"]:
             case "cut":
@@ -241,6 +242,8 @@ class Proxies:
                 edge.held = frozenset(told["ways"])
             case "slow":
                 edge.slow = Slow(told["latency_seconds"], told["bytes_per_second"])
+            case "count":
+                pass
             case "open":
                 edge.open(is_late=told["is_late"])
             case other:

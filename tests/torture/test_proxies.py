@@ -57,6 +57,13 @@ class Talk:
             return await self.reader.readline()
 
 
+async def held(network: Edges, count: int) -> None:
+    """Wait until an edge holds so many bytes."""
+    async with asyncio.timeout(5):
+        while await network.count("e") != {"held_bytes": count}:
+            await asyncio.sleep(0.005)
+
+
 async def test_an_open_edge_passes_everything(tmp_path: Path) -> None:
     async with _opened(tmp_path) as (_, talk):
         assert await talk.say(b"x" * 50_000 + b"\n") == b"x" * 50_000 + b"\n"
@@ -82,6 +89,7 @@ async def test_held_bytes_arrive_late(tmp_path: Path) -> None:
         await talk.say(b"one\n")
         await network.hold("e")
         talk.writer.write(b"two\n")
+        await held(network, 4)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(talk.reader.readline(), SILENCE_SECONDS)
 
@@ -95,7 +103,7 @@ async def test_held_bytes_are_lost_with_their_connection(tmp_path: Path) -> None
         await talk.say(b"one\n")
         await network.hold("e")
         talk.writer.write(b"two\n")
-        await asyncio.sleep(SILENCE_SECONDS)
+        await held(network, 4)
         await network.open("e", is_late=False)
 
         with pytest.raises(ConnectionError):
@@ -124,6 +132,7 @@ async def test_what_was_held_for_one_who_has_left_is_dropped(tmp_path: Path) -> 
         talk.writer.write(b"two\n")
         async with asyncio.timeout(5):
             assert [await talk.heard.get(), await talk.heard.get()] == [b"one\n", b"two\n"]
+        await held(network, 4)
         talk.writer.close()
         await talk.writer.wait_closed()
         assert await network.open("e") == {"held_bytes": 4}

@@ -122,6 +122,12 @@ async def watching(point: Point, told: "asyncio.Queue[dict[str, Any]]") -> Async
         yield Panel(HookRegistry(hooks, door, door), beside)
 
 
+async def lapsed(database: Database, turn_id: str) -> None:
+    """Let the lease of a turn run out, as it does when its node has died."""
+    async with database.transaction(DEFAULT_REALM) as db:
+        await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp() WHERE id = $1", turn_id)
+
+
 async def ended(database: Database, session_id: str, turn_id: str) -> Turn:
     """Wait, under the limit, for a turn's end."""
     async with asyncio.timeout(LIMIT_SECONDS):

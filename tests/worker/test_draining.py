@@ -127,7 +127,7 @@ async def test_node_that_is_told_to_drain_hands_over_and_works_again_when_it_is_
 
 async def test_turn_goes_on_where_it_is_if_its_node_works_again_within_the_grace(database: Database) -> None:
     gate, answer = held_up(*brief("is."))
-    traits = Traits(has_wakeups=True, grace_seconds=0.5)
+    traits = Traits(has_wakeups=True, grace_seconds=2)
     async with node(database, Played([answer]), traits=traits) as here, node(database, Played([]), traits=traits) as other:
         session_id, turn_id = await here.turn()
         await said_in(database, session_id, "text_delta")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import pytest
 
@@ -21,7 +22,7 @@ from tests.turns.acts import completed
 
 pytestmark = pytest.mark.anyio
 
-LEASE_SECONDS = 0.6
+LEASE_SECONDS = 1.2
 
 
 @dataclass
@@ -127,7 +128,6 @@ async def test_node_cut_off_lets_go_before_the_database_lets_another_claim(
     database: Database, database_url: str, journal: Journal, *, is_frozen: bool
 ) -> None:
     hands = Hands()
-    query = "SELECT lease_expires_at < clock_timestamp() FROM turns WHERE id = $1"
     async with (
         cable_to(database_url) as cable,
         keeping(Database(cable.dsn, pool_size=2), hands),
@@ -137,9 +137,9 @@ async def test_node_cut_off_lets_go_before_the_database_lets_another_claim(
         await renewals(database, claim, 1)
         _cut(cable, is_frozen=is_frozen)
         stopped_at = await hands.until_stopped(claim)
-        is_due = await db.fetchval(query, claim.turn_id)
+        due_at = await db.fetchval("SELECT lease_expires_at FROM turns WHERE id = $1", claim.turn_id)
 
-    assert is_due is False
+    assert clock.now() - timedelta(seconds=clock.monotonic() - stopped_at) < due_at
     assert stopped_at - claim.claimed_at >= LEASE_SECONDS * TRUSTED_SHARE
 
 
@@ -159,11 +159,12 @@ async def test_lease_is_trusted_from_before_it_was_asked_for(database: Database,
     assert before <= claim.claimed_at <= hands.held[0].renewed_at
     async with keeping(database, hands):
         await renewals(database, claim, 1)
+        renewed_at = hands.held[0].renewed_at  # before the next renewal, which may come while the lease is looked at
         async with database.transaction(DEFAULT_REALM) as db:
             left = await db.fetchval(
                 "SELECT extract(epoch FROM lease_expires_at - clock_timestamp()) FROM turns WHERE id = $1", claim.turn_id
             )
-        trusted_left = hands.held[0].renewed_at + LEASE_SECONDS - clock.monotonic()
+        trusted_left = renewed_at + LEASE_SECONDS - clock.monotonic()
 
     assert trusted_left <= float(left) + 0.001
 

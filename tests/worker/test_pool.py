@@ -13,7 +13,7 @@ from app.worker import recovery
 from tests.agent.doubles import Acting, Part, Played, brief, call, echo, fault
 from tests.journal.ledger import Node, claimed, messages_of, open_session, start, types_of, writing
 from tests.turns.acts import interrupted, read_turn
-from tests.worker.floor import Traits, ended, held_up, node, said_in, watching
+from tests.worker.floor import Traits, ended, held_up, lapsed, node, said_in, watching
 
 pytestmark = pytest.mark.anyio
 
@@ -32,9 +32,10 @@ async def erase(journal: Journal, session_id: str) -> None:
 
 async def test_node_that_dies_leaves_its_turn_to_another_which_asks_the_cut_step_again(database: Database) -> None:
     _, cut = held_up()
-    async with node(database, Played([cut]), traits=Traits(lease_seconds=0.3)) as first:
+    async with node(database, Played([cut])) as first:
         session_id, turn_id = await first.turn()
         await said_in(database, session_id, "text_delta")
+    await lapsed(database, turn_id)
     async with node(database, Played([brief("Paris.")])):
         found = await ended(database, session_id, turn_id)
 
@@ -56,11 +57,12 @@ async def test_tool_that_had_started_when_its_node_died_is_not_run_again(databas
 
     asked = brief("I look.", call(id="done"), call("slow", id="cut", index=1))
     quick, slow = Acting(echo), Acting(run, "slow")
-    async with node(database, Played([asked]), [quick, slow], Traits(lease_seconds=0.3)) as first:
+    async with node(database, Played([asked]), [quick, slow]) as first:
         session_id, turn_id = await first.turn()
         async with asyncio.timeout(5):
             await is_running.wait()
         await said_in(database, session_id, "tool_execution_completed")
+    await lapsed(database, turn_id)
     provider = Played([brief("Done.")])
     async with node(database, provider, [quick, slow]):
         found = await ended(database, session_id, turn_id)
@@ -75,12 +77,13 @@ async def test_tool_that_had_started_when_its_node_died_is_not_run_again(databas
 
 async def test_turn_that_takes_three_nodes_down_with_it_ends_at_the_recovery_limit(database: Database) -> None:
     async with writing(database) as journal:
-        dead = Node(lease_seconds=0.3)
+        dead = Node(lease_seconds=0)
         claim = await claimed(journal, dead)
         session_id, turn_id = claim.session_id, claim.turn_id
     for attempt in (2, 3):
-        async with node(database, Played([held_up()[1]]), traits=Traits(lease_seconds=0.3)):
+        async with node(database, Played([held_up()[1]])):
             await said_in(database, session_id, "text_delta", attempt - 1)
+        await lapsed(database, turn_id)
     told: asyncio.Queue[Any] = asyncio.Queue()
     async with watching("turn_failed", told) as panel, node(database, Played([]), traits=Traits(panel=panel)):
         found = await ended(database, session_id, turn_id)
@@ -136,7 +139,7 @@ async def test_interrupt_on_another_node_stops_the_attempt_by_its_wakeup(databas
 
 async def test_interrupt_on_another_node_stops_the_attempt_also_when_its_wakeup_is_lost(database: Database) -> None:
     provider = Played([held_up()[1]])
-    async with node(database, provider, traits=Traits(lease_seconds=0.6)) as here, writing(database) as other:
+    async with node(database, provider, traits=Traits(lease_seconds=3)) as here, writing(database) as other:
         session_id, turn_id = await here.turn()
         await said_in(database, session_id, "text_delta")
 
@@ -182,9 +185,11 @@ async def test_late_news_of_an_older_fence_do_not_stop_the_attempt(database: Dat
 
 
 async def test_attempt_that_is_stopped_before_it_has_begun_lets_its_turn_go(database: Database) -> None:
-    async with node(database, Played([brief("Paris.")]), traits=Traits(lease_seconds=0.3)) as here:
+    async with node(database, Played([brief("Paris.")])) as here:
         session_id, turn_id = await here.turn()
         here.pool._held[session_id].stop()
+        await here.let_go(session_id)
+        await lapsed(database, turn_id)
         found = await ended(database, session_id, turn_id)
 
     assert (found.status, found.attempt) == ("completed", 2)
@@ -232,8 +237,7 @@ async def test_turn_that_was_taken_over_while_its_node_was_frozen_has_one_story(
     async with node(database, Played([answer]), traits=Traits(max_live_turns=1)) as frozen:  # and so takes no other
         session_id, turn_id = await frozen.turn()
         await said_in(database, session_id, "text_delta")
-        async with database.transaction(DEFAULT_REALM) as db:
-            await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp() WHERE id = $1", turn_id)
+        await lapsed(database, turn_id)
         async with node(database, Played([brief("Paris.")])):
             gate_opened = await ended(database, session_id, turn_id)
         gate.set()
