@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 import typer.main
+import yaml  # type: ignore[import-untyped]
 
 from app import settings
 from app.cli import cli
@@ -94,16 +95,23 @@ def test_no_document_names_a_setting_that_is_gone() -> None:
     assert named <= known
 
 
-def test_compose_passes_on_every_setting_of_providers_and_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    passed = re.findall(r'^  (\w+): "\$\{(\w+):-\}"$', (ROOT / "docker-compose.yml").read_text(encoding="utf-8"), re.MULTILINE)
-    about = re.compile(r"(anthropic|openai|gemini|provider|scripted|default_model|unknown_context)")
-    wanted = {variable for field, variable in Settings.variables().items() if about.match(field)}
-    for name, _ in passed:
+def test_compose_names_settings_that_exist_and_takes_the_others_from_a_file() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    node = compose["services"]["node"]
+
+    assert node["environment"].keys() <= set(Settings.variables().values())
+    assert node["env_file"] == [{"path": ".env", "required": False}]
+    assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_empty_setting_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.variables().values():
+        monkeypatch.delenv(name, raising=False)
+    unset = settings.read()
+    for name in Settings.variables().values():
         monkeypatch.setenv(name, "")
 
-    assert wanted == {name for name, _ in passed}
-    assert all(name == source for name, source in passed)
-    assert (settings.read().openai_base_url, settings.read().default_model) == (None, "scripted")
+    assert settings.read() == unset
 
 
 def test_each_promise_has_a_number_and_tests_that_exist() -> None:
