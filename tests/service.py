@@ -50,6 +50,7 @@ class Service:
         """Start `suricate serve`, or `worker`, with settings and wait until it works; killed at the end of the block."""
         number = len(list(folder.glob("suricate-*.log")))
         log = folder / f"suricate-{number}.log"
+        log.touch()  # so that one that is started at the same time has another
         env = {"PATH": os.defpath, "HOME": str(folder), "SURICATE_PORT": "0"} | dict(settings)
         begin = nursery.sent_out if "PYTHONPATH" in env else nursery.born  # code of another version is not loaded there
         process = await begin([command], env, cwd=folder, log=log)

@@ -54,7 +54,7 @@ async def impatient(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> 
         settings = {
             "SURICATE_DATABASE_URL": url,
             "SURICATE_REQUEST_TIMEOUT_SECONDS": str(REQUEST_SECONDS),
-            "SURICATE_MAX_WAIT_SECONDS": "1.5",
+            "SURICATE_MAX_WAIT_SECONDS": "3",
             "SURICATE_SCRIPTED_TOKENS_PER_SECOND": "200",
         }
         async with Service.started(tmp_path_factory.mktemp("impatient"), settings) as service:

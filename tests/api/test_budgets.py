@@ -86,7 +86,7 @@ async def test_none_of_the_calls_that_would_pass_the_limit_is_run(service: Servi
 
 
 async def test_time_is_up_while_the_provider_is_silent(service: Service, double: ProviderDouble) -> None:
-    desk = await limited(service, max_duration_seconds=0.2)
+    desk = await limited(service, max_duration_seconds=1)
     await double.play([scripts.text("Par"), scripts.hang()])
 
     async with asyncio.timeout(5):
@@ -99,11 +99,12 @@ async def test_time_is_up_while_the_provider_is_silent(service: Service, double:
 async def test_time_of_waiting_for_a_caller_does_not_count(service: Service, double: ProviderDouble) -> None:
     tool = {"name": "weather", "description": "", "input_schema": {"type": "object"}}
     desk = Desk(
-        service, (await service.create(external_tools=[tool], budget_limits={"max_duration_seconds": 0.6}))["session_id"]
+        service, (await service.create(external_tools=[tool], budget_limits={"max_duration_seconds": 1.5}))["session_id"]
     )
     await double.play([scripts.tool_call("weather", {}, call_id="w"), scripts.finish("tool_calls")], PARIS)
     turn_id = (await desk.start("Hello", ASYNC)).json()["turn_id"]
-    await asyncio.sleep(0.8)
+    await service.frames(f"{desk.path}/events", until=["tool_call_pending"])
+    await asyncio.sleep(1.5)
 
     await service.client.post(f"{desk.path}/tool_results", json={"results": [{"tool_call_id": "w", "content": "sun"}]})
 

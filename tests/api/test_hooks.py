@@ -9,7 +9,7 @@ import pytest
 
 from tests.api import shapes, talk
 from tests.api.databases import fresh_database
-from tests.api.desk import Desk
+from tests.api.desk import ASYNC, Desk
 from tests.hooks.receiver import SECRET, Received, Receiver, deciding, receiving, whole
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
@@ -278,7 +278,10 @@ async def test_callers_answer_passes_the_hooks_before_the_model_reads_it(house: 
     desk = await house.desk(hook("tidy", "post_tool_execution", capability="rewrite"), external_tools=[tool])
     call = scripts.tool_call("weather", {})
     await house.double.play([call, scripts.finish("tool_calls")], PARIS)
-    [waiting] = (await desk.start("What is it like?", {"Prefer": "wait=1"})).json()["pending_tool_calls"]
+    turn = (await desk.start("What is it like?", ASYNC)).json()
+    assert house.shared is not None
+    await house.shared.frames(f"{desk.path}/events", until=["tool_call_pending"])
+    [waiting] = (await desk.turn(turn["turn_id"]))["pending_tool_calls"]
     results = [{"tool_call_id": waiting["id"], "content": "21 °C"}]
 
     await desk.client.post(f"{desk.path}/tool_results", json={"results": results})
@@ -329,6 +332,7 @@ async def test_hook_in_the_background_is_asked_and_not_told(house: House) -> Non
     await house.double.play([scripts.status(400)])
 
     await desk.start("Hello")
+    await house.receiver.heard(2)
 
     assert sorted(house.asked) == ["audit turn_started", "last turn_failed"]
     assert of_hooks(await desk.log_at_rest()) == ["hook_started", "hook_completed"]

@@ -97,18 +97,20 @@ async def test_of_fifty_creates_at_once_one_has_an_effect(
 async def test_repeat_joins_the_live_turn_by_waiting_and_by_stream(
     service: Service, desk: Desk, double: ProviderDouble, key: dict[str, str]
 ) -> None:
-    await double.play([scripts.text("Par"), scripts.wait(0.5), scripts.text("is."), scripts.finish()])
+    await double.play([scripts.text("Par"), scripts.hang(), scripts.text("is."), scripts.finish()])
     first = await desk.start("Hello", key | ASYNC)
     body = {"prompt": "Hello"}
+    await double.started(1)
 
     async with asyncio.TaskGroup() as tasks:
         waited = tasks.create_task(desk.start("Hello", key))
         streamed = tasks.create_task(service.frames(f"{desk.path}/turns", method="POST", json=body, headers=key))
-        asked = tasks.create_task(desk.start("Hello", key | ASYNC))
+        asked = await desk.start("Hello", key | ASYNC)
+        await double.go_on()
 
     turn_id = first.json()["turn_id"]
-    assert (first.status_code, asked.result().status_code, waited.result().status_code) == (202, 202, 200)
-    assert asked.result().json()["turn_id"] == waited.result().json()["turn_id"] == turn_id
+    assert (first.status_code, asked.status_code, waited.result().status_code) == (202, 202, 200)
+    assert asked.json()["turn_id"] == waited.result().json()["turn_id"] == turn_id
     assert waited.result().json()["text"] == "Paris."
     assert waited.result().headers["idempotency-replayed"] == "true"
     frames = streamed.result()
@@ -132,6 +134,7 @@ async def test_repeat_after_the_end_streams_the_whole_turn(
 async def test_refusals_are_not_kept(desk: Desk, double: ProviderDouble, key: dict[str, str]) -> None:
     await double.play([scripts.hang()])
     await desk.start("One", ASYNC)
+    await double.received(1)
 
     refused = await desk.start("Two", key)
     await desk.interrupt()

@@ -1,5 +1,6 @@
 """The routes of the service itself."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -47,7 +48,9 @@ async def test_metrics_are_there_with_names_types_and_meanings(service: Service)
     created = await service.create("Hello")
     await service.ended(created["session_id"], created["turn"]["turn_id"])
 
-    answer = await service.client.get("/metrics")
+    async with asyncio.timeout(10):
+        while 'suricate_turns_total{status="completed"} ' not in (answer := await service.client.get("/metrics")).text:
+            await asyncio.sleep(0.01)
 
     text = answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=")

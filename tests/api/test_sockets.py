@@ -21,8 +21,8 @@ HEAD = b"POST /v1/sessions HTTP/1.1\r\nhost: localhost\r\ncontent-type: applicat
 
 async def owed(service: Service, *pieces: bytes, pause: float = 0.05) -> tuple[Answer | None, float]:
     """Send pieces with pauses, the last again and again, until the server has had enough; its answer and after how long."""
+    began = clock.monotonic()
     async with raw.connection(service.base_url) as (reader, writer), asyncio.timeout(LATE):
-        began = clock.monotonic()
         async with asyncio.TaskGroup() as tasks:
             dripping = tasks.create_task(_drip(writer, pieces, pause))
             whole = await reader.read()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.api import shapes
+from tests.api import databases, shapes
 from tests.api.desk import ASYNC, Desk
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
@@ -13,7 +13,7 @@ from tests.service import Service
 
 pytestmark = pytest.mark.anyio
 
-PAUSE = scripts.wait(0.3)
+PAUSE = scripts.hang()
 CALL = scripts.tool_call("datetime", {}, call_id="call_1")
 
 
@@ -22,6 +22,14 @@ async def running(desk: Desk, service: Service) -> dict[str, Any]:
     turn: dict[str, Any] = (await desk.start("Hello", ASYNC)).json()
     await service.frames(f"{desk.path}/events", until=["text_delta"])
     return turn
+
+
+async def told_to_stop(database_url: str, turn_id: str) -> None:
+    """Wait until a turn is to end after its step."""
+    async with asyncio.timeout(5):
+        query = "SELECT 1 FROM turns WHERE id = $1 AND stop_note IS NOT NULL"
+        while not await databases.fetch(database_url, query, turn_id):
+            await asyncio.sleep(0.01)
 
 
 async def test_steering_enters_before_the_next_step_and_is_answered_at_once(
@@ -33,6 +41,7 @@ async def test_steering_enters_before_the_next_step_and_is_answered_at_once(
     live = await running(desk, service)
 
     answer = await desk.start("And in Rome?", on_busy="steer")
+    await double.go_on()
 
     assert (answer.status_code, answer.json()["turn_id"], answer.json()["status"]) == (202, live["turn_id"], "running")
     log = await desk.log_at_rest()
@@ -53,6 +62,7 @@ async def test_turn_that_would_have_ended_goes_on_with_what_steers_it(
 
     first = await desk.start("And Italy?", on_busy="steer")
     second = await desk.start("Only the name.", on_busy="steer")
+    await double.go_on()
 
     assert (first.status_code, second.status_code) == (202, 202)
     log = await desk.log_at_rest()
@@ -99,6 +109,7 @@ async def test_repeat_of_a_steering_has_one_effect(service: Service, desk: Desk,
     key = {"Idempotency-Key": "steer-1"}
 
     answers = [await desk.start("And Italy?", key, on_busy="steer") for _ in range(2)]
+    await double.go_on()
 
     assert [answer.status_code for answer in answers] == [202, 202]
     assert answers[1].headers["idempotency-replayed"] == "true"
@@ -126,14 +137,19 @@ async def test_turn_that_interrupts_supersedes_the_live_one_and_runs_before_the_
 
 
 async def test_stop_after_the_step_waits_for_its_tools_and_asks_no_model_again(
-    service: Service, desk: Desk, double: ProviderDouble
+    service: Service, desk: Desk, double: ProviderDouble, api_database_url: str
 ) -> None:
     await double.play([scripts.text("I look."), PAUSE, CALL, scripts.finish("tool_calls")])
     live = await running(desk, service)
 
-    answer = await service.client.post(f"{desk.path}/interrupt", json={"mode": "after_step", "reason": "enough"})
+    async with asyncio.TaskGroup() as tasks:
+        body = {"mode": "after_step", "reason": "enough"}
+        stop = tasks.create_task(service.client.post(f"{desk.path}/interrupt", json=body))
+        await told_to_stop(api_database_url, live["turn_id"])
+        await double.go_on()
 
-    turn, log = answer.json(), await service.log_of(desk.id)
+    answer, log = stop.result(), await service.log_of(desk.id)
+    turn = answer.json()
     assert (answer.status_code, turn["turn_id"], turn["status"]) == (200, live["turn_id"], "interrupted")
     assert (turn["steps"], turn["text"]) == (1, "I look.")
     assert (log[-1]["type"], log[-1]["reason"], log[-1]["note"]) == ("turn_interrupted", "user", "enough")
@@ -144,13 +160,17 @@ async def test_stop_after_the_step_waits_for_its_tools_and_asks_no_model_again(
 
 
 async def test_stop_after_the_step_that_is_the_last_lets_the_turn_complete(
-    service: Service, desk: Desk, double: ProviderDouble
+    service: Service, desk: Desk, double: ProviderDouble, api_database_url: str
 ) -> None:
     await double.play([scripts.text("Paris."), PAUSE, scripts.finish()])
-    await running(desk, service)
+    live = await running(desk, service)
 
-    answer = await service.client.post(f"{desk.path}/interrupt", json={"mode": "after_step"})
+    async with asyncio.TaskGroup() as tasks:
+        stop = tasks.create_task(service.client.post(f"{desk.path}/interrupt", json={"mode": "after_step"}))
+        await told_to_stop(api_database_url, live["turn_id"])
+        await double.go_on()
 
+    answer = stop.result()
     assert (answer.status_code, answer.json()["status"], answer.json()["text"]) == (200, "completed", "Paris.")
 
 

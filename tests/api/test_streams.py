@@ -92,6 +92,7 @@ async def test_stream_stays_open_across_turns(service: Service, desk: Desk) -> N
                 seen.append(await anext(frames))
             await desk.start("Next", ASYNC)
 
+    await desk.log_at_rest()
     assert [frame.id for frame in seen] == list(range(1, len(seen) + 1))
 
 
@@ -125,6 +126,7 @@ async def test_cursor_beyond_the_head_is_reset_to_the_head(service: Service, des
         await desk.start("Next", ASYNC)
         following = await anext(frames)
 
+    await desk.log_at_rest()
     assert (reset.id, reset.event, reset.data) == (None, "stream_reset", {"last_seq": head})
     assert (following.id, following.event) == (head + 1, "turn_started")
 

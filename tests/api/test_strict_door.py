@@ -114,7 +114,8 @@ async def test_unknown_and_foreign_ids_get_the_same_body_as_erased_ones(service:
 
 async def test_turn_of_another_session_is_not_found_with_the_same_body(service: Service) -> None:
     one, other = await service.create("Hello"), await service.create("Hello")
-    await service.ended(one["session_id"], one["turn"]["turn_id"])
+    for created in (one, other):
+        await service.ended(created["session_id"], created["turn"]["turn_id"])
 
     foreign = await service.client.get(f"/v1/sessions/{other['session_id']}/turns/{one['turn']['turn_id']}")
     never = await service.client.get(f"/v1/sessions/{other['session_id']}/turns/00000000-0000-7000-8000-000000000000")

@@ -230,6 +230,7 @@ async def test_edit_that_breaks_the_schema_is_refused(busy: Desk, body: dict[str
     answer = await busy.client.patch(f"{busy.path}/turns/{view['turn_id']}", json=body)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
+    await busy.client.delete(f"{busy.path}/turns/{view['turn_id']}")
     await busy.interrupt()
 
 

@@ -129,6 +129,7 @@ async def test_repeat_with_a_key_gets_the_same_answer(service: Service, double: 
 
     assert (first.status_code, again.status_code, again.headers["idempotency-replayed"]) == (200, 200, "true")
     assert first.json() == again.json()
+    await desk.log_at_rest()
 
 
 async def test_call_that_nobody_answers_in_time_gets_an_error_result(service: Service, double: ProviderDouble) -> None:

@@ -1,6 +1,5 @@
 """`/v1/webhooks`: made, changed, deleted; what is delivered to them, listed and made again."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,10 +40,7 @@ class Told:
 
     async def heard(self, count: int) -> list[Received]:
         """Wait for so many requests."""
-        async with asyncio.timeout(10):
-            while len(self.receiver.requests) < count:
-                await asyncio.sleep(0.01)
-        return self.receiver.requests
+        return await self.receiver.heard(count)
 
     async def deliveries(self, webhook_id: str, query: str = "") -> dict[str, Any]:
         answer = await self.service.client.get(f"{PATH}/{webhook_id}/deliveries?{query}")

@@ -32,6 +32,13 @@ class Receiver:
     url: str
     requests: list[Received] = field(default_factory=list)
 
+    async def heard(self, count: int) -> list[Received]:
+        """Wait for so many requests."""
+        async with asyncio.timeout(10):
+            while len(self.requests) < count:
+                await asyncio.sleep(0.01)
+        return self.requests
+
 
 def whole(body: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
     """Write an answer with its length."""

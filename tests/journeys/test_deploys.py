@@ -142,7 +142,8 @@ async def test_two_versions_carry_the_same_turn_on_one_schema(
 
     new = await serve(**newer)
     await old.terminate()
-    await follower.follow(new, most=12)
+    await follower.follow(new, until=["turn_resumed"])
+    await double.started(2)
     old_again = await serve(**settings)
     await new.terminate()
     async with asyncio.timeout(ALL_SECONDS):

@@ -94,6 +94,7 @@ async def test_queued_turn_goes_on_when_the_node_that_took_it_is_gone(
     path = f"/v1/sessions/{created['session_id']}"
     body = {"prompt": "Next", "on_busy": "queue"}
     queued = (await here.client.post(f"{path}/turns", json=body, headers={"Prefer": "respond-async"})).json()
+    await double.received(1)
     await here.kill()
 
     await there.client.post(f"{path}/interrupt")
@@ -101,8 +102,8 @@ async def test_queued_turn_goes_on_when_the_node_that_took_it_is_gone(
     assert (await there.ended(created["session_id"], queued["turn_id"]))["status"] == "completed"
 
 
-PAUSED = (scripts.text("I look."), scripts.wait(0.5), scripts.tool_call("datetime", {}), scripts.finish("tool_calls"))
-SLOW = (scripts.text("Par"), scripts.wait(0.5), scripts.text("is."), scripts.finish())
+PAUSED = (scripts.text("I look."), scripts.hang(), scripts.tool_call("datetime", {}), scripts.finish("tool_calls"))
+SLOW = (scripts.text("Par"), scripts.hang(), scripts.text("is."), scripts.finish())
 ROME = (scripts.text("Rome."), scripts.finish())
 
 
@@ -124,6 +125,7 @@ async def test_turn_is_steered_from_another_node(nodes: tuple[Service, Service],
     await there.frames(f"{path}/events", until=["text_delta"])
 
     answer = await there.client.post(f"{path}/turns", json={"prompt": "And in Rome?", "on_busy": "steer"})
+    await double.go_on()
     log = await followed(there, created["session_id"], ["turn_completed"])
 
     assert (answer.status_code, answer.json()["turn_id"]) == (202, created["turn"]["turn_id"])
@@ -143,8 +145,13 @@ async def test_turn_that_was_queued_from_another_node_follows_the_live_one(
     path = f"/v1/sessions/{created['session_id']}"
     await there.frames(f"{path}/events", until=["text_delta"])
 
-    answer = await there.client.post(f"{path}/turns", json={"prompt": "And Italy?", "on_busy": "queue"})
+    async with asyncio.TaskGroup() as tasks:
+        body = {"prompt": "And Italy?", "on_busy": "queue"}
+        asked = tasks.create_task(there.client.post(f"{path}/turns", json=body))
+        await there.frames(f"{path}/events", until=["turn_queued"])
+        await double.go_on()
 
+    answer = asked.result()
     log = await here.log_of(created["session_id"])
     shapes.assert_log(log)
     types = [event["type"] for event in log]

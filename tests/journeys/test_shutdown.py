@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.api import raw
+from tests.freezing import frozen
 from tests.journeys.follower import Follower
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
@@ -16,6 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 EXIT_SECONDS = 2.0
 IDLE_STREAMS = 20
+QUESTIONS = 20
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ async def test_farewell_has_no_id_and_the_body_ends_cleanly(
 async def test_turn_that_can_end_within_the_grace_ends_here(
     serve: Callable[..., Awaitable[Service]], double: ProviderDouble, settings: dict[str, str]
 ) -> None:
-    before = await serve(**settings)
+    before = await serve(**settings, SURICATE_SHUTDOWN_GRACE_SECONDS="5")
     await double.play([scripts.text("Par"), scripts.wait(0.3), scripts.text("is."), scripts.finish()])
     created = await before.create("Hello")
     await double.started(1)
@@ -113,14 +115,18 @@ async def test_draining_server_says_that_it_is_not_ready(
     service = await serve(**settings)
     before = await service.client.get("/readyz")
 
-    async with asyncio.TaskGroup() as tasks:
-        stopping = tasks.create_task(service.terminate())
-        while (answer := await service.client.get("/readyz")).status_code == 200:
+    async with raw.connection(service.base_url) as (reader, writer), asyncio.timeout(10):
+        with frozen(service.process.pid):  # it stops behind its door for a moment alone: what it is asked then is there before
+            writer.write(raw.request("GET", "/readyz") * QUESTIONS)
+            await writer.drain()
+            service.process.send_signal(signal.SIGTERM)
+        while (answer := await raw.read(reader)).status == 200:
             pass
+        status = await service.process.wait()
 
-    assert (before.status_code, answer.status_code) == (200, 503)
+    assert (before.status_code, answer.status) == (200, 503)
     assert answer.json()["checks"] == before.json()["checks"] | {"open": False}
-    assert stopping.result() in {0, -signal.SIGTERM}
+    assert status in {0, -signal.SIGTERM}
 
 
 async def test_request_that_is_under_way_is_answered_before_the_door_closes(

@@ -84,6 +84,10 @@ class ProviderDouble:
         """Wait until it was answered in full, or the client went away."""
         return Record(**await self._call("GET", f"/control/requests/{number}/ended"))
 
+    async def go_on(self) -> None:
+        """Let all answers that hang now go on with what comes after it in their scripts."""
+        await self._call("POST", "/control/go-on", {})
+
     async def reset(self) -> None:
         """Forget scripts and requests; numbers start at 1 again."""
         await self._call("POST", "/control/reset", {})

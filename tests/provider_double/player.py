@@ -21,15 +21,22 @@ BURST_TOKENS = 256  # what an endless answer writes before it looks whether the 
 
 
 class Player:
-    """Plays one script; `play` returns when the answer is complete or its connection was cut on purpose."""
+    """Plays one script; `play` returns when the answer is complete or its connection was cut on purpose.
 
-    def __init__(self, reply: Reply, record: Record, wheel: Wheel, *, events_per_chunk: int) -> None:
+    Args:
+        going_on: ends a silence that has no length.
+    """
+
+    def __init__(
+        self, reply: Reply, record: Record, wheel: Wheel, *, events_per_chunk: int, going_on: asyncio.Event | None = None
+    ) -> None:
         self._reply = reply
         self._record = record
         self._wheel = wheel
         self._asks_for_usage = bool((record.body.get("stream_options") or {}).get("include_usage"))
         self._prompt_tokens = sum(len(str(message)) for message in record.body.get("messages", ())) // 4
         self._events_per_chunk = events_per_chunk
+        self._going_on = going_on or asyncio.Event()
         self._wire = scripts.Wire()
         self._has_role = False
         self._tokens = 0
@@ -78,7 +85,7 @@ class Player:
                     self._reply.body(b": ping\n\n")
                     await asyncio.sleep(action.seconds)
             case scripts.Wait():
-                await (asyncio.Event().wait() if action.seconds is None else asyncio.sleep(action.seconds))
+                await (self._going_on.wait() if action.seconds is None else asyncio.sleep(action.seconds))
             case scripts.Head():
                 self._reply.head(is_chunked=action.is_chunked, content_type=action.content_type)
             case scripts.Wire():

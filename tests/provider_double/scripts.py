@@ -96,7 +96,7 @@ class Pings:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Silence; for ever where no length is given."""
+    """Silence; where no length is given, until it is told to go on."""
 
     seconds: float | None = None
     type: Literal["wait"] = "wait"
@@ -244,7 +244,7 @@ def wait(seconds: float) -> Wait:
 
 
 def hang() -> Wait:
-    """Silence for ever: no headers where it comes first."""
+    """Silence until the test says `go_on`, or for ever: no headers where it comes first."""
     return Wait()
 
 

@@ -50,9 +50,11 @@ class Double:
         )
         self._queue: list[tuple[str | None, scripts.Script]] = []
         self._ledger = Ledger(options.records)
+        self._going_on = asyncio.Event()
         self._control: dict[tuple[str, str], Callable[[Reply, bytes], None]] = {
             ("POST", "/control/scripts"): self._take_scripts,
             ("POST", "/control/reset"): self._reset,
+            ("POST", "/control/go-on"): self._go_on,
             ("GET", "/control/requests"): self._tell_requests,
         }
 
@@ -101,7 +103,8 @@ class Double:
             reply.whole(400, error(str(refusal)))
             return
         script = self.script_for(record)
-        await Player(reply, record, self._wheel, events_per_chunk=self._options.events_per_chunk).play(script)
+        player = Player(reply, record, self._wheel, events_per_chunk=self._options.events_per_chunk, going_on=self._going_on)
+        await player.play(script)
 
     def script_for(self, record: Record) -> scripts.Script:
         """Choose what a request gets."""
@@ -125,6 +128,11 @@ class Double:
     def _reset(self, reply: Reply, _body: bytes) -> None:
         self._queue.clear()
         self._ledger.reset()
+        reply.whole(200, b"{}")
+
+    def _go_on(self, reply: Reply, _body: bytes) -> None:
+        self._going_on.set()
+        self._going_on = asyncio.Event()
         reply.whole(200, b"{}")
 
     def _tell_requests(self, reply: Reply, _body: bytes) -> None:

@@ -92,6 +92,20 @@ async def test_client_that_goes_away_is_on_record(double: ProviderDouble, client
     assert (await double.counts()).closed_by_client == 1
 
 
+async def test_answer_that_hangs_goes_on_when_it_is_told_to(double: ProviderDouble, client: httpx2.AsyncClient) -> None:
+    await double.play([play.text("Par"), play.hang(), play.text("is."), play.finish()])
+
+    async with client.stream("POST", "/chat/completions", json=body(USER)) as answer:
+        lines = answer.aiter_lines()
+        while '"Par"' not in await anext(lines):
+            pass
+        await double.go_on()
+        rest = [line async for line in lines]
+
+    assert '"is."' in rest[1]
+    assert "data: [DONE]" in rest
+
+
 VALID = [
     body({"role": "system", "content": "x"}, USER),
     body(USER, {"role": "assistant", "content": "x"}, USER),
