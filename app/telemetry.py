@@ -84,6 +84,7 @@ def configure_logging(*, threshold: int, style: Literal["json", "console"] | Non
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_without_record, *last], foreign_pre_chain=common))
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # `api.front` and the command line tell what it would
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # traces of what those who ask it tell in a line each
     logging.getLogger("client").setLevel(logging.CRITICAL)  # the SDK of MCP: all that a server says wrong, with traces
     sys.excepthook = _on_crash
 

@@ -132,6 +132,9 @@ async def test_crash_of_postgres_loses_nothing_acknowledged_and_the_live_turn_go
         await saw_the_end(follower, service)
         listed = (await service.client.get("/v1/sessions")).json()["sessions"]
         assert {session["session_id"] for session in listed} == {*made, follower.session_id}
+        log = service.log.read_text(encoding="utf-8")
+        assert "store_unavailable" in log
+        assert "Traceback" not in log
 
 
 async def test_backend_that_stands_still_stops_only_what_it_serves(double: ProviderDouble, tmp_path: Path) -> None:
