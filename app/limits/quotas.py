@@ -91,7 +91,8 @@ class Quotas:
         has = await self._counted(db, live_turns=self._most.live_turns)
         _check("live turns", has.live_turns, self._most.live_turns, "Wait for some to end")
         _check("stored bytes", has.stored_bytes, self._most.stored_bytes, "Erase sessions")
-        self._far.put(db.realm, self._most.is_far(has), found_at=now)
+        if self._most.is_far(has):
+            self._far.put(db.realm, True, found_at=now)
 
     @contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A session, and how a client speaks of its turns."""
+"""What the tests of turns sit at: a session, and what its client may ask."""
 
 import asyncio
 from typing import Any

@@ -29,11 +29,11 @@ async def test_requests_are_counted_over_nodes_and_the_answers_say_so(
     here, there = [await serve(SURICATE_RATE_PER_CREDENTIAL="1", SURICATE_RATE_PER_REALM="2") for _ in range(2)]
 
     asked = [node.client.get("/v1/sessions", headers=one) for node in (here, there) * 5]
-    answers = [await asked[0], *await asyncio.gather(*asked[1:])]
+    answers = [await asked[0], *await asyncio.gather(*asked[1:5]), *await asyncio.gather(*asked[5:])]
     strangers = await here.client.get("/v1/sessions", headers=other)
 
     codes = [answer.status_code for answer in answers]
-    assert codes.count(200) >= 5
+    assert codes[:5] == [200] * 5
     assert codes.count(429) >= 3
     assert answers[0].headers["ratelimit-policy"] == '"credential";q=5;w=5'
     assert answers[0].headers["ratelimit"] == '"credential";r=4;t=5'

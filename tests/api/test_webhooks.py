@@ -10,7 +10,7 @@ import pytest
 from app.webhooks import signing
 from tests.api.databases import fetch, fresh_database
 from tests.api.desk import Desk
-from tests.hooks.receiver import Received, Receiver, receiving, whole
+from tests.hooks.receiver import Receiver, receiving, whole
 from tests.provider_double import scripts
 from tests.provider_double.client import ProviderDouble
 from tests.service import Service
@@ -37,10 +37,6 @@ class Told:
         assert answer.status_code == 201, answer.text
         made: dict[str, Any] = answer.json()
         return made
-
-    async def heard(self, count: int) -> list[Received]:
-        """Wait for so many requests."""
-        return await self.receiver.heard(count)
 
     async def deliveries(self, webhook_id: str, query: str = "") -> dict[str, Any]:
         answer = await self.service.client.get(f"{PATH}/{webhook_id}/deliveries?{query}")
@@ -91,7 +87,7 @@ async def test_secret_is_shown_once_and_signs_what_is_told_of_an_ended_turn(told
     read = (await told.service.client.get(f"{PATH}/{made['webhook_id']}")).json()
     created = await told.service.create("Where?")
 
-    [request] = await told.heard(1)
+    [request] = await told.receiver.heard(1)
 
     shown = {name: value for name, value in made.items() if name != "secret"}
     assert listed == [read] == [shown]
@@ -108,11 +104,11 @@ async def test_call_that_waits_for_its_caller_is_told_once_while_it_waits(told: 
     made = await told.make()
     created = await told.service.create("Where?", external_tools=[TOOL])
 
-    [pending] = await told.heard(1)
+    [pending] = await told.receiver.heard(1)
     call = pending.payload["data"]
     result = {"results": [{"tool_call_id": call["id"], "content": "ok"}]}
     answered = await told.service.client.post(f"/v1/sessions/{created['session_id']}/tool_results", json=result)
-    requests = await told.heard(2)
+    requests = await told.receiver.heard(2)
 
     assert (pending.payload["type"], call["name"], answered.status_code) == ("tool_call_pending", "ask", 200)
     assert [request.payload["type"] for request in requests] == ["tool_call_pending", "turn_completed"]
@@ -124,14 +120,14 @@ async def test_dead_delivery_is_seen_and_made_again(told: Told) -> None:
     told.status[:] = ["500 No"]
     made = await told.make(types=["turn_completed"])
     await told.service.create("Where?")
-    await told.heard(1)
+    await told.receiver.heard(1)
     await fetch(told.database_url, "UPDATE webhook_deliveries SET status = 'dead', ended_at = now() WHERE true")
     [dead] = (await told.deliveries(made["webhook_id"], "status=dead"))["deliveries"]
     told.status[:] = ["200 OK"]
 
     path = f"{PATH}/{made['webhook_id']}/deliveries/{dead['delivery_id']}/replay"
     replayed = [await told.service.client.post(path, headers={"Idempotency-Key": "once"}) for _ in range(2)]
-    first, second = await told.heard(2)
+    first, second = await told.receiver.heard(2)
 
     assert [answer.status_code for answer in replayed] == [202, 202]
     assert replayed[1].headers["idempotency-replayed"] == "true"
@@ -147,7 +143,7 @@ async def test_deliveries_are_listed_in_pages_the_newest_first(told: Told, doubl
     for number in range(3):
         await double.play(PARIS)
         await desk.start("Where?")
-        await told.heard(number + 1)
+        await told.receiver.heard(number + 1)
 
     first = await told.deliveries(made["webhook_id"], "limit=2")
     second = await told.deliveries(made["webhook_id"], f"limit=2&cursor={first['next_cursor']}")

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -12,10 +13,10 @@ TESTS = ROOT / "tests"
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 
-NOT_OURS = re.compile(
-    r"\.(?!ci$|dockerignore$|gitignore$|github$)|__pycache__$|.*\.egg-info$|node_modules$|sbom\.json$|uv\.lock$|pylock\.toml$"
-)
-"""Names of folders and files that no one has written: environments, caches, history, what commands make."""
+HIDDEN = re.compile(r"\.(?!ci$|dockerignore$|gitignore$|github$)|node_modules$")
+"""Names of folders and files of tools and of history."""
+MADE = [pattern.rstrip("/") for pattern in (ROOT / ".gitignore").read_text(encoding="utf-8").split()]
+"""Names of what commands make, as the shell's patterns."""
 
 
 def python_files(*folders: Path) -> list[Path]:
@@ -26,7 +27,7 @@ def python_files(*folders: Path) -> list[Path]:
 def our_files(folder: Path = ROOT) -> Iterator[Path]:
     """Walk through every file that people have written."""
     for path in sorted(folder.iterdir()):
-        if NOT_OURS.match(path.name):
+        if HIDDEN.match(path.name) or any(fnmatch(path.name, pattern) for pattern in MADE):
             continue
         if path.is_dir():
             yield from our_files(path)

@@ -318,8 +318,8 @@ async def test_webhook_whose_receiver_hangs_does_not_hold_up_the_others(database
         tried = courier(database)
         async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
             hanging = tasks.create_task(tried.run())
-            while len(receiver.requests) < 10 or len(deaf.requests) < deliveries.MOST_OF_ONE:
-                await asyncio.sleep(0.01)
+            await receiver.heard(10)
+            await deaf.heard(deliveries.MOST_OF_ONE)
             hanging.cancel()
 
     assert len(deaf.requests) == deliveries.MOST_OF_ONE

@@ -19,6 +19,7 @@ from app.worker.lease import TRUSTED_SHARE, Held, Keeper
 from tests.journal.cable import Cable, cable_to
 from tests.journal.ledger import LIMIT_SECONDS, Node, claimed, running
 from tests.turns.acts import completed
+from tests.worker.floor import lapsed
 
 pytestmark = pytest.mark.anyio
 
@@ -88,8 +89,7 @@ async def test_lease_is_renewed_before_it_runs_out_for_as_long_as_it_is_held(dat
 async def test_turn_that_another_node_has_taken_is_let_go_at_the_next_renewal(database: Database, journal: Journal) -> None:
     hands = Hands()
     lost, kept = await hands.take(journal), await hands.take(journal)
-    async with database.transaction(DEFAULT_REALM) as db:
-        await db.execute("UPDATE turns SET lease_expires_at = clock_timestamp() WHERE id = $1", lost.turn_id)
+    await lapsed(database, lost.turn_id)
     async with journal.transaction(DEFAULT_REALM) as tx:
         assert await takeover.take_over(tx, lost.session_id, Node())
 
